@@ -1,0 +1,77 @@
+"""The Tinker fine-tuning API for code that blocks.
+
+Calls return real ``concurrent.futures.Future`` objects at once; nothing here needs an event loop. Start with
+:class:`ServiceClient`.
+
+The public names are loaded when they are first used, so ``import tinkex`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tinkex._version import __version__
+
+if TYPE_CHECKING:
+    from tinkex import errors, types
+    from tinkex.clients import RestClient, SamplingClient, ServiceClient, TrainingClient
+    from tinkex.config import ClientConfig, RetryPolicy, Secret
+    from tinkex.errors import *  # noqa: F403
+    from tinkex.pipeline import APIFuture
+    from tinkex.types import *  # noqa: F403
+
+_CLIENTS = ("RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
+_CONFIG = ("ClientConfig", "RetryPolicy", "Secret")
+_MODULES = ("errors", "types")
+
+
+def _home(name: str) -> str | None:
+    """Return the module that a public name lives in."""
+    if name in _CLIENTS:
+        return "tinkex.clients"
+    if name in _CONFIG:
+        return "tinkex.config"
+    if name == "APIFuture":
+        return "tinkex.pipeline"
+    for module in ("tinkex.errors", "tinkex.types"):
+        if name in importlib.import_module(module).__all__:
+            return module
+    return None
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'tinkex' has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f"tinkex.{name}")
+    home = _home(name)
+    if home is None:
+        raise AttributeError(f"module 'tinkex' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    names = {"__version__", "APIFuture", *_CLIENTS, *_CONFIG, *_MODULES}
+    for module in ("tinkex.errors", "tinkex.types"):
+        names.update(importlib.import_module(module).__all__)
+    return sorted(names)
+
+
+__all__ = [  # noqa: F822 - loaded on first use
+    "APIFuture",
+    "ClientConfig",
+    "RestClient",
+    "RetryPolicy",
+    "SamplingClient",
+    "Secret",
+    "ServiceClient",
+    "TrainingClient",
+    "__version__",
+    "errors",
+    "types",
+]
