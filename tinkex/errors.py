@@ -1,0 +1,408 @@
+"""Every error that tinkex raises, in one tree.
+
+::
+
+    TinkexError
+      ConfigurationError (ValueError)        settings that cannot work; raised before any I/O
+      InvalidInputError (ValueError)         a value given to a call is wrong; names the field and the datum
+      APIError                               one round trip to the server went wrong
+        APIConnectionError                   no answer; ``maybe_sent`` tells whether the server may have acted
+          APITimeoutError (TimeoutError)
+        APIStatusError                       the server answered with an error status
+          BadRequestError 400 · AuthenticationError 401 · BillingError 402 · PermissionDeniedError 403
+          NotFoundError 404 · ConflictError 409 · UnprocessableEntityError 422 · RateLimitError 429
+          InternalServerError 5xx
+        APIResponseValidationError           a 2xx body that does not fit its type
+      OperationError                         the server accepted an operation and it failed later
+        RequestFailedError                   with ``category``: user, server or unknown
+        FutureExpiredError                   the result is gone (410)
+      LifecycleError                         the client object cannot do this now
+        ClientClosedError                    with ``reason``
+        PipelineBrokenError                  an earlier operation failed; it is the ``__cause__``
+      ResultTimeoutError (TimeoutError)      a wait ended; the operation itself goes on
+      FlowControlError (ValueError)          this request alone exceeds a budget
+
+Names follow the official SDK where the meaning is the same. All of them pickle, none contains the API key, and
+``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BillingError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "FlowControlError",
+    "FutureExpiredError",
+    "InternalServerError",
+    "InvalidInputError",
+    "LifecycleError",
+    "NotFoundError",
+    "OperationError",
+    "PermissionDeniedError",
+    "PipelineBrokenError",
+    "RateLimitError",
+    "RequestFailedError",
+    "ResultTimeoutError",
+    "TinkexError",
+    "UnprocessableEntityError",
+    "error_from_status",
+]
+
+FailureCategory = Literal["unknown", "server", "user"]
+
+_FAR_AHEAD_S = 60.0
+
+
+def _rebuild(cls: type[TinkexError], args: tuple[Any, ...], state: dict[str, Any]) -> TinkexError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class TinkexError(Exception):
+    """Base of everything that tinkex raises on purpose.
+
+    Attributes:
+        message: What happened, for a reader.
+        request_id: The server's name for the operation, if one is known.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        """Keep ``message`` and what is known about the operation."""
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+
+    @property
+    def retryable(self) -> bool:
+        """True if the same request, sent again, may succeed."""
+        return False
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asked to wait before another attempt, if it did."""
+        return None
+
+    def _context(self) -> list[str]:
+        return [f"request id {self.request_id}"] if self.request_id else []
+
+    def __str__(self) -> str:
+        """Return the message, then what identifies the request."""
+        context = ", ".join(self._context())
+        return f"{self.message} ({context})" if context else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state, so that subclasses may have any constructor."""
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+class ConfigurationError(TinkexError, ValueError):
+    """The settings cannot work; nothing was sent."""
+
+
+class InvalidInputError(TinkexError, ValueError):
+    """A value handed to a call is wrong; nothing was sent.
+
+    Attributes:
+        field: Dotted name of the offending field, such as ``data[3].loss_fn_inputs['weights']``.
+        index: Position of the offending datum in ``data``, if the field belongs to one.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, index: int | None = None) -> None:
+        """Keep the place of the mistake beside the message."""
+        super().__init__(message)
+        self.field = field
+        self.index = index
+
+
+class APIError(TinkexError):
+    """One round trip to the server went wrong.
+
+    Attributes:
+        method: HTTP method.
+        path: Path below the base URL.
+        idempotency_key: Key shared by all attempts of the call, if it had one.
+        attempts: How many times the request was sent, 1 for the first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str = "",
+        path: str = "",
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        attempts: int = 1,
+    ) -> None:
+        """Keep the message and what identifies the round trip."""
+        super().__init__(message, request_id=request_id)
+        self.method = method
+        self.path = path
+        self.idempotency_key = idempotency_key
+        self.attempts = attempts
+
+    def _context(self) -> list[str]:
+        where = [f"{self.method} {self.path}".strip()] if self.path else []
+        key = [f"idempotency key {self.idempotency_key}"] if self.idempotency_key else []
+        tries = [f"{self.attempts} attempts"] if self.attempts > 1 else []
+        return where + super()._context() + key + tries
+
+
+class APIConnectionError(APIError):
+    """The server gave no answer.
+
+    Attributes:
+        maybe_sent: False if the request surely never reached the server (no connection was made), True if the
+            server may have acted on it. Sequence numbers and idempotency keys make sending again safe in both cases.
+        permanent: True if sending again cannot help, as when the server's certificate is not trusted.
+    """
+
+    def __init__(
+        self, message: str, *, maybe_sent: bool = True, permanent: bool = False, **context: Any
+    ) -> None:
+        """Keep the message; ``context`` goes to :class:`APIError`."""
+        super().__init__(message, **context)
+        self.maybe_sent = maybe_sent
+        self.permanent = permanent
+
+    @property
+    def retryable(self) -> bool:
+        """True unless it is permanent: a lost connection says nothing about the request."""
+        return not self.permanent
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """The server did not answer within the timeout of the request."""
+
+
+class APIStatusError(APIError):
+    """The server answered with an error status.
+
+    Attributes:
+        status_code: The HTTP status.
+        body: The decoded JSON body, or the text, or None.
+        headers: Response headers, names in lower case.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        **context: Any,
+    ) -> None:
+        """Keep the answer; ``context`` goes to :class:`APIError`."""
+        super().__init__(message, **context)
+        self.status_code = status_code
+        self.body = body
+        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+
+    @property
+    def retryable(self) -> bool:
+        """The server's ``x-should-retry`` if it sent one, else true for 408, 409, 425, 429 and 5xx."""
+        asked = self.headers.get("x-should-retry")
+        if asked in ("true", "false"):
+            return asked == "true"
+        return self.status_code in (408, 409, 425, 429) or self.status_code >= 500
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds from ``retry-after-ms`` or ``retry-after``, if between 0 and 60."""
+        for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+            seconds = _parse_seconds(self.headers.get(name), unit)
+            if seconds is not None and 0 < seconds <= _FAR_AHEAD_S:
+                return seconds
+        return None
+
+
+class BadRequestError(APIStatusError):
+    """400: the server could not make sense of the request."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no API key, or one that the server does not know."""
+
+
+class BillingError(APIStatusError):
+    """402: the account cannot pay for this; not retried unless asked for."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the API key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such model, sampler, checkpoint, future or path."""
+
+
+class ConflictError(APIStatusError):
+    """409: another operation stands in the way."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the body is well-formed but a field is not acceptable."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests."""
+
+
+class InternalServerError(APIStatusError):
+    """5xx: the server failed."""
+
+
+class APIResponseValidationError(APIError):
+    """A successful answer whose body does not fit its type; the message has the path of the field."""
+
+
+class OperationError(TinkexError):
+    """The server accepted an operation, and it failed later.
+
+    Attributes:
+        operation: Name of the method, such as ``forward_backward``.
+    """
+
+    def __init__(self, message: str, *, operation: str | None = None, request_id: str | None = None) -> None:
+        """Keep what identifies the operation."""
+        super().__init__(message, request_id=request_id)
+        self.operation = operation
+
+    def _context(self) -> list[str]:
+        return ([self.operation] if self.operation else []) + super()._context()
+
+
+class RequestFailedError(OperationError):
+    """The operation ran and failed on the server.
+
+    Attributes:
+        category: ``user`` if the request was at fault, ``server`` if the server was, else ``unknown``.
+    """
+
+    def __init__(self, message: str, *, category: FailureCategory = "unknown", **context: Any) -> None:
+        """Keep the category; ``context`` goes to :class:`OperationError`."""
+        super().__init__(message, **context)
+        self.category = category
+
+    def _context(self) -> list[str]:
+        return [*super()._context(), f"category {self.category}"]
+
+
+class FutureExpiredError(OperationError):
+    """The server no longer has the result (410)."""
+
+
+class LifecycleError(TinkexError):
+    """The client object cannot do this in its present state."""
+
+
+class ClientClosedError(LifecycleError):
+    """The client was closed, its session ended, or it belongs to another process.
+
+    Attributes:
+        reason: Why it is closed.
+    """
+
+    def __init__(self, message: str, *, reason: str = "closed") -> None:
+        """Keep the reason."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class PipelineBrokenError(LifecycleError):
+    """An earlier operation of this model failed, so this one was not sent.
+
+    The first failure is the ``__cause__``.
+
+    Attributes:
+        operation: Name of the operation that failed first.
+    """
+
+    def __init__(self, message: str, *, operation: str | None = None, request_id: str | None = None) -> None:
+        """Keep what identifies the first failure."""
+        super().__init__(message, request_id=request_id)
+        self.operation = operation
+
+
+class FlowControlError(TinkexError, ValueError):
+    """This request alone is larger than a budget, so it could never be sent."""
+
+
+if sys.version_info >= (3, 11):
+
+    class ResultTimeoutError(TinkexError, TimeoutError):
+        """``result(timeout)`` ended before the operation; the operation goes on and can be waited for again."""
+
+else:
+
+    class ResultTimeoutError(TinkexError, concurrent.futures.TimeoutError, TimeoutError):
+        """``result(timeout)`` ended before the operation; the operation goes on and can be waited for again."""
+
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: BillingError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def error_from_status(message: str, *, status_code: int, **context: Any) -> APIStatusError:
+    """Build the error class that belongs to an HTTP status.
+
+    Args:
+        message: What the server said.
+        status_code: The HTTP status, 400 or above (or an unexpected one below).
+        **context: ``body``, ``headers``, ``method``, ``path`` and the other fields of :class:`APIStatusError`.
+
+    Returns:
+        The error, ready to be raised.
+    """
+    fallback = InternalServerError if status_code >= 500 else APIStatusError
+    return _BY_STATUS.get(status_code, fallback)(message, status_code=status_code, **context)
+
+
+def _parse_seconds(text: str | None, unit: float) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text) * unit
+    except ValueError:
+        return _seconds_until(text)
+    return seconds if math.isfinite(seconds) else None
+
+
+def _seconds_until(http_date: str) -> float | None:
+    # Rare, so the imports wait until a server sends a date instead of a number.
+    from datetime import datetime, timezone
+    from email.utils import parsedate_to_datetime
+
+    try:
+        when = parsedate_to_datetime(http_date)
+    except (TypeError, ValueError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return (when - datetime.now(timezone.utc)).total_seconds()

@@ -1,0 +1,112 @@
+"""Field helpers shared by the values: what the two JSON rules of the wire need to know about a field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+
+TAG = {"tinkex": "tag"}
+"""Metadata of a constant ``type`` field: SDKs before 0.18 do not send it, so servers must not need it."""
+ALWAYS = {"tinkex": "always"}
+"""Metadata of a field that those SDKs send even when it is null or has its default."""
+
+
+def tag(name: str) -> Any:
+    """Declare a constant ``type`` field."""
+    return attrs.field(default=name, metadata=TAG, repr=False)
+
+
+def bytes_only(value: bytes | bytearray | memoryview) -> bytes:
+    """Copy bytes; ``bytes(5)`` would make five zeros of a mistake.
+
+    Raises:
+        InvalidInputError: The value is not bytes.
+    """
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidInputError(f"data must be bytes, got {value!r:.60}", field="data")
+    return bytes(value)
+
+
+def copied_list(value: Iterable[Any]) -> list[Any]:
+    """Copy into a list, so that the caller's later changes do not reach the value."""
+    return list(value)
+
+
+def copied_dict(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy into a dict, so that the caller's later changes do not reach the value."""
+    return dict(value)
+
+
+def optional(check: Callable[[Any, attrs.Attribute[Any], Any], None]) -> Callable[..., None]:
+    """Make a validator that lets None through."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None:
+            check(instance, attribute, value)
+
+    return validate
+
+
+def _fail(instance: Any, attribute: attrs.Attribute[Any], value: Any, rule: str) -> None:
+    name = f"{type(instance).__name__}.{attribute.name}"
+    raise InvalidInputError(f"{name} must be {rule}, got {value!r:.80}", field=attribute.name)
+
+
+def whole(minimum: int | None = None, maximum: int | None = None) -> Callable[..., None]:
+    """Make a validator for an int within bounds (both inclusive)."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits = fits and (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+        if not fits:
+            low = "" if minimum is None else f" of at least {minimum}"
+            high = "" if maximum is None else f" and at most {maximum}"
+            _fail(instance, attribute, value, f"a whole number{low}{high}")
+
+    return validate
+
+
+def number(
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> Callable[..., None]:
+    """Make a validator for a finite number; ``minimum`` and ``maximum`` are inclusive, the others are not."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+        fits = fits and (minimum is None or value >= minimum) and (above is None or value > above)
+        fits = fits and (maximum is None or value <= maximum) and (below is None or value < below)
+        if not fits:
+            bounds = (("of at least", minimum), ("above", above), ("at most", maximum), ("below", below))
+            rule = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+            _fail(instance, attribute, value, f"a finite number {rule}".strip())
+
+    return validate
+
+
+SEED = whole(-(2**63), 2**64 - 1)
+"""Validator of a seed: what JSON writers and the binary form can hold."""
+
+
+def one_of(*choices: str) -> Callable[..., None]:
+    """Make a validator for a text out of a fixed set."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            _fail(instance, attribute, value, "one of " + ", ".join(repr(choice) for choice in choices))
+
+    return validate
+
+
+def text(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validate a non-empty text."""
+    if not isinstance(value, str) or not value:
+        _fail(instance, attribute, value, "a non-empty text")

@@ -1,0 +1,127 @@
+"""Models: LoRA settings, creation, information, unloading."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+from tinkex.types._base import ALWAYS, SEED, copied_dict, optional, tag, text, whole
+
+__all__ = [
+    "CreateModelRequest",
+    "CreateModelResponse",
+    "GetInfoRequest",
+    "GetInfoResponse",
+    "LoraConfig",
+    "ModelData",
+    "UnloadModelRequest",
+    "UnloadModelResponse",
+]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al., arXiv:2106.09685): what to train.
+
+    Attributes:
+        rank: Rank of the update matrices.
+        seed: Makes the initial weights repeatable.
+        train_unembed: Train the output projection.
+        train_mlp: Train the MLP layers.
+        train_attn: Train the attention layers.
+    """
+
+    rank: int = attrs.field(validator=whole(1))
+    seed: int | None = attrs.field(default=None, validator=optional(SEED), metadata=ALWAYS)
+    train_unembed: bool = attrs.field(default=True, metadata=ALWAYS)
+    train_mlp: bool = attrs.field(default=True, metadata=ALWAYS)
+    train_attn: bool = attrs.field(default=True, metadata=ALWAYS)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a model in which nothing is trained."""
+        if not (self.train_unembed or self.train_mlp or self.train_attn):
+            raise InvalidInputError(
+                "train_unembed, train_mlp and train_attn are all False: nothing would be trained",
+                field="train_mlp",
+            )
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CreateModelRequest:
+    """Body of ``POST create_model``.
+
+    Attributes:
+        session_id: Session that the model belongs to.
+        model_seq_id: Number of the model in its session, from 0.
+        base_model: Name of the base model.
+        user_metadata: Anything that has a JSON form.
+        lora_config: What to train.
+        optimizer_config: Family of the optimizer, ``{"type": "adamw"}`` if None.
+    """
+
+    session_id: str = attrs.field(validator=text)
+    model_seq_id: int = attrs.field(validator=whole(0))
+    base_model: str = attrs.field(validator=text)
+    user_metadata: dict[str, Any] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
+    )
+    lora_config: LoraConfig | None = attrs.field(default=None, metadata=ALWAYS)
+    optimizer_config: dict[str, Any] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict)
+    )
+    type: Literal["create_model"] = tag("create_model")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CreateModelResponse:
+    """Result of create_model."""
+
+    model_id: str
+    type: Literal["create_model"] = tag("create_model")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class GetInfoRequest:
+    """Body of ``POST get_info``."""
+
+    model_id: str = attrs.field(validator=text)
+    type: Literal["get_info"] = tag("get_info")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ModelData:
+    """What a server says of a model's base."""
+
+    arch: str | None = None
+    model_name: str | None = None
+    tokenizer_id: str | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class GetInfoResponse:
+    """Result of get_info."""
+
+    model_id: str
+    model_data: ModelData
+    is_lora: bool | None = None
+    lora_rank: int | None = None
+    model_name: str | None = None
+    type: Literal["get_info"] | None = tag("get_info")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class UnloadModelRequest:
+    """Body of ``POST unload_model``."""
+
+    model_id: str = attrs.field(validator=text)
+    type: Literal["unload_model"] = tag("unload_model")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class UnloadModelResponse:
+    """Result of unload_model."""
+
+    model_id: str
+    type: Literal["unload_model"] | None = tag("unload_model")

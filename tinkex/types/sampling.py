@@ -1,0 +1,149 @@
+"""What goes into asample, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Union
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+from tinkex.types._base import SEED, copied_list, number, one_of, optional, tag, whole
+from tinkex.types._numbers import kinds, plain_list, shorten
+from tinkex.types.inputs import ModelInput
+from tinkex.types.tensors import TensorData
+
+__all__ = [
+    "SampleRequest",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingParams",
+    "StopReason",
+]
+
+StopReason = Literal["stop", "length"]
+Stop = Union[str, "list[str]", "list[int]", None]
+
+
+def _to_stop(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    items = plain_list(value) if isinstance(value, Iterable) else [value]
+    if isinstance(value, Iterable) and (kinds(items) <= {str} or kinds(items) <= {int}):
+        return items
+    raise InvalidInputError(
+        f"stop must be a text, a list of texts or a list of token ids (not mixed), got {value!r:.80}",
+        field="stop",
+    )
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SamplingParams:
+    """How to sample.
+
+    Attributes:
+        max_tokens: Most tokens to generate; None leaves it to the server.
+        seed: Makes the tokens repeatable; sample i of a request uses the seed and i.
+        stop: A text, texts or token ids that end a sequence (they stay in it); None ends at the model's end
+            token, an empty list never ends early.
+        temperature: Divides the logits; 0 is greedy.
+        top_k: Sample among the k most likely tokens; -1 is off.
+        top_p: Sample among the fewest tokens whose probabilities reach this sum; 1 is off.
+    """
+
+    max_tokens: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    seed: int | None = attrs.field(default=None, validator=optional(SEED))
+    stop: Stop = attrs.field(default=None, converter=_to_stop)
+    temperature: float = attrs.field(default=1.0, validator=number(minimum=0))
+    top_k: int = attrs.field(default=-1, validator=whole(-1))
+    top_p: float = attrs.field(default=1.0, validator=number(above=0, maximum=1))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SampleRequest:
+    """Body of ``POST asample``.
+
+    Attributes:
+        sampling_session_id: Which sampler; then ``seq_id`` is needed. Without it, exactly one of
+            ``base_model`` and ``model_path``.
+        prompt_logprobs: Also return the logprob of each prompt token.
+        topk_prompt_logprobs: Also return the k most likely tokens at each prompt position.
+    """
+
+    prompt: ModelInput
+    sampling_params: SamplingParams
+    num_samples: int = attrs.field(default=1, validator=whole(1))
+    base_model: str | None = None
+    model_path: str | None = None
+    sampling_session_id: str | None = None
+    seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
+    prompt_logprobs: bool | None = False
+    topk_prompt_logprobs: int = attrs.field(default=0, validator=whole(0))
+    topk_sample_logprobs: int = attrs.field(default=0, validator=whole(0))
+    target_prompt_logprobs: TensorData | None = None
+    prompt_alt_tokens_k: int = attrs.field(default=0, validator=whole(0))
+    prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    record_stability_info: bool | None = False
+    type: Literal["sample"] = tag("sample")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SampledSequence:
+    """One generated sequence.
+
+    Attributes:
+        stop_reason: ``"stop"`` if a stop or the end token ended it, ``"length"`` if ``max_tokens`` did.
+        tokens: The generated token ids, with the stop token that ended it.
+        logprobs: Logprob of each token under the model; our own server takes it before temperature, top-k and
+            top-p.
+    """
+
+    stop_reason: StopReason = attrs.field(validator=one_of("stop", "length"))
+    tokens: list[int] = attrs.field(converter=plain_list, repr=shorten)
+    logprobs: list[float] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(plain_list), repr=shorten
+    )
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SampleResponse:
+    """What a sample returns.
+
+    Attributes:
+        sequences: As many as ``num_samples``.
+        prompt_logprobs: One logprob for each prompt token, the first None; None if not asked for.
+        topk_prompt_logprobs: For each prompt token the k most likely (token id, logprob) pairs, the first
+            None; None if not asked for.
+    """
+
+    sequences: list[SampledSequence] = attrs.field(converter=copied_list, repr=shorten)
+    prompt_logprobs: list[float | None] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_list), repr=shorten
+    )
+    topk_prompt_logprobs: list[list[tuple[int, float]] | None] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_list), repr=shorten
+    )
+    type: Literal["sample"] = tag("sample")
+
+
+def check_prompt(prompt: Any) -> None:
+    """Check a prompt before anything is sent.
+
+    Raises:
+        InvalidInputError: It is not a ModelInput, or it is empty.
+    """
+    if not isinstance(prompt, ModelInput):
+        raise InvalidInputError(
+            f"prompt must be a ModelInput, got {prompt!r:.80}; "
+            "for token ids use ModelInput.from_ints(tokens)",
+            field="prompt",
+        )
+    if not prompt.chunks or not any(_has_length(chunk) for chunk in prompt.chunks):
+        raise InvalidInputError("prompt is empty: it needs at least one token", field="prompt")
+
+
+def _has_length(chunk: Any) -> bool:
+    try:
+        return bool(chunk.length)
+    except InvalidInputError:
+        return True

@@ -1,0 +1,289 @@
+"""TensorData: an array on the wire."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+from tinkex.types._numbers import Values, as_array, copy_floats, copy_ints, shorten, to_list, torch_to_numpy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["TensorData", "TensorDtype"]
+
+TensorDtype = Literal["int64", "float32"]
+
+
+def _shape(value: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(to_list(copy_ints(value, "shape", low=0)))
+
+
+@attrs.frozen(slots=True, repr=False, eq=False, init=False)
+class TensorData:
+    """An array of int64 or float32, dense or compressed by rows (CSR).
+
+    Lists and arrays are copied at construction and checked: whole numbers for int64, finite numbers for
+    float32, as many as the shape says.
+
+    Attributes:
+        dtype: ``"int64"`` or ``"float32"``, the only two on the wire.
+        shape: Sizes of the dimensions; None means one dimension.
+        sparse_crow_indices: Row pointers of a CSR matrix, length rows + 1, or None if dense.
+        sparse_col_indices: Column of each stored value, or None if dense.
+    """
+
+    # ``Any`` stands for ``Values``, which names NumPy types that cattrs would try to look up.
+    _values: Any
+    dtype: TensorDtype
+    shape: tuple[int, ...] | None
+    sparse_crow_indices: Any
+    sparse_col_indices: Any
+
+    def __init__(
+        self,
+        *,
+        data: Sequence[int] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor,
+        dtype: TensorDtype,
+        shape: Sequence[int] | None = None,
+        sparse_crow_indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
+        sparse_col_indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        """Copy and check.
+
+        Args:
+            data: The values in row-major order, flattened; of a CSR matrix only the stored ones.
+            dtype: ``"int64"`` or ``"float32"``.
+            shape: Sizes of the dimensions; may be left out for one dimension, must be given for CSR.
+            sparse_crow_indices: CSR row pointers, together with ``sparse_col_indices``.
+            sparse_col_indices: CSR column indices.
+
+        Raises:
+            InvalidInputError: A value has the wrong kind, is NaN or infinite, or the sizes do not agree.
+        """
+        if dtype not in ("int64", "float32"):
+            raise InvalidInputError(f"dtype must be 'int64' or 'float32', got {dtype!r}", field="dtype")
+        copy = copy_ints if dtype == "int64" else copy_floats
+        crow = None if sparse_crow_indices is None else copy_ints(sparse_crow_indices, "sparse_crow_indices")
+        col = None if sparse_col_indices is None else copy_ints(sparse_col_indices, "sparse_col_indices")
+        self.__attrs_init__(copy(data, "data"), dtype, _shape(shape), crow, col)
+        self._check_dense() if crow is None and col is None else self._check_sparse()
+
+    def _check_dense(self) -> None:
+        needed = math.prod(self.full_shape)
+        if needed != len(self._values):
+            raise InvalidInputError(
+                f"shape {list(self.full_shape)} needs {needed} values, data has {len(self._values)}",
+                field="shape",
+            )
+
+    def _check_sparse(self) -> None:
+        crow, col = self.sparse_crow_indices, self.sparse_col_indices
+        if crow is None or col is None or self.shape is None or len(self.shape) != 2:
+            raise InvalidInputError(
+                "a CSR tensor needs sparse_crow_indices, sparse_col_indices and a shape of two dimensions",
+                field="sparse_crow_indices",
+            )
+        (rows, columns), stored = self.shape, len(self._values)
+        starts, places = self._csr()
+        ends = (starts[0], starts[-1]) if len(starts) == rows + 1 else None
+        if ends != (0, stored) or any(a > b for a, b in itertools.pairwise(starts)):
+            raise InvalidInputError(
+                f"sparse_crow_indices must rise from 0 to {stored} in {rows + 1} entries",
+                field="sparse_crow_indices",
+            )
+        if len(places) != stored or not all(0 <= place < columns for place in places):
+            raise InvalidInputError(
+                f"sparse_col_indices must hold {stored} columns between 0 and {columns - 1}",
+                field="sparse_col_indices",
+            )
+
+    @property
+    def data(self) -> list[int] | list[float]:
+        """The values as a flat list, row by row; of a CSR tensor only the stored ones."""
+        return to_list(self._values)
+
+    @property
+    def buffer(self) -> Values:
+        """The values as they are stored: a list, or a read-only 1-D array. Nobody may change it."""
+        values: Values = self._values
+        return values
+
+    @property
+    def is_sparse(self) -> bool:
+        """True if compressed by rows."""
+        return self.sparse_crow_indices is not None
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """The shape, also where it was left out."""
+        return (len(self._values),) if self.shape is None else self.shape
+
+    def __len__(self) -> int:
+        """Return the number of stored values."""
+        return len(self._values)
+
+    def tolist(self) -> list[Any]:
+        """Return the values as (nested) lists of the tensor's shape."""
+        if not self.is_sparse:
+            return _nest(self.data, self.full_shape)
+        dense: list[Any] = self.to_numpy().tolist()
+        return dense
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """Return a new NumPy array of this shape and dtype; unlisted cells of a CSR tensor are 0.
+
+        Raises:
+            ImportError: NumPy is not installed.
+        """
+        import numpy as np
+
+        values = np.array(self._values, dtype=self.dtype)
+        if not self.is_sparse:
+            return values.reshape(self.full_shape)
+        dense = np.zeros(self.full_shape, dtype=self.dtype)
+        rows = np.repeat(np.arange(self.full_shape[0]), np.diff(np.asarray(self.sparse_crow_indices)))
+        dense[rows, np.asarray(self.sparse_col_indices, dtype=np.int64)] = values
+        return dense
+
+    def to_torch(self) -> torch.Tensor:
+        """Return a new torch tensor of this shape and dtype.
+
+        Raises:
+            ImportError: torch is not installed.
+        """
+        import torch
+
+        return torch.from_numpy(self.to_numpy())
+
+    @classmethod
+    def from_numpy(cls, array: np.ndarray[Any, Any]) -> TensorData:
+        """Copy a NumPy array; floats become float32 and whole numbers int64.
+
+        Raises:
+            InvalidInputError: The array holds neither, or a value is not finite.
+        """
+        dtype: TensorDtype = "float32" if array.dtype.kind == "f" else "int64"
+        return cls(data=array, dtype=dtype, shape=array.shape)
+
+    @classmethod
+    def from_torch(cls, tensor: torch.Tensor) -> TensorData:
+        """Copy a dense torch tensor, from any device; floats of any width become float32."""
+        return cls.from_numpy(torch_to_numpy(tensor))
+
+    @classmethod
+    def from_torch_sparse(cls, tensor: torch.Tensor, pad_value: float = 0) -> TensorData:
+        """Copy a 2-D torch tensor, storing only the cells that differ from ``pad_value``.
+
+        Raises:
+            InvalidInputError: The tensor does not have two dimensions.
+        """
+        import numpy as np
+
+        array = torch_to_numpy(tensor.to_dense() if tensor.layout != _strided() else tensor)
+        if array.ndim != 2:
+            raise InvalidInputError(
+                f"from_torch_sparse needs two dimensions, got {array.ndim}", field="tensor"
+            )
+        rows, columns = np.nonzero(array != pad_value)
+        crow = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=array.shape[0]))])
+        return cls(
+            data=array[rows, columns],
+            dtype="float32" if array.dtype.kind == "f" else "int64",
+            shape=array.shape,
+            sparse_crow_indices=crow,
+            sparse_col_indices=columns,
+        )
+
+    @classmethod
+    def coerce(cls, value: Any, dtype: TensorDtype | None, field: str) -> TensorData:
+        """Make a tensor out of whatever a user may hand over as a loss input.
+
+        Args:
+            value: A TensorData (returned as it is), a NumPy or torch array, or a list (of lists) of numbers.
+            dtype: Type for lists; None if the input has no conventional type.
+            field: Name used in the error.
+
+        Returns:
+            The tensor.
+
+        Raises:
+            InvalidInputError: The value cannot be read as numbers, or a list came without a known type.
+        """
+        if isinstance(value, cls):
+            return value
+        array = as_array(value)
+        if array is not None:
+            kind: TensorDtype = dtype or ("float32" if array.dtype.kind == "f" else "int64")
+            return _named(field, array, kind, array.shape)
+        if dtype is None:
+            raise InvalidInputError(
+                f"{field} is a list under a name of no conventional type; pass a TensorData or an array",
+                field=field,
+            )
+        flat, shape = _flatten(value, field)
+        return _named(field, flat, dtype, shape)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare type, shape and values; the values of float32 as float32, however they are stored."""
+        if not isinstance(other, TensorData):
+            return NotImplemented
+        return (
+            self.dtype == other.dtype
+            and self.full_shape == other.full_shape
+            and self.is_sparse == other.is_sparse
+            and self._packed() == other._packed()
+            and (not self.is_sparse or self._csr() == other._csr())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _packed(self) -> array[Any]:
+        return array("q" if self.dtype == "int64" else "f", self.data)
+
+    def _csr(self) -> tuple[list[int], list[int]]:
+        return to_list(self.sparse_crow_indices), to_list(self.sparse_col_indices)
+
+    def __repr__(self) -> str:
+        """Show type, shape and the first values."""
+        sparse = ", sparse" if self.is_sparse else ""
+        return (
+            f"TensorData({self.dtype}, shape={list(self.full_shape)}{sparse}, data={shorten(self._values)})"
+        )
+
+
+def _nest(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    if len(shape) <= 1:
+        return list(values)
+    step = math.prod(shape[1:])
+    return [_nest(values[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]
+
+
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
+
+
+def _flatten(value: Any, field: str) -> tuple[Any, tuple[int, ...] | None]:
+    """Flatten a list, or a list of equally long lists, and return it with its shape."""
+    if not isinstance(value, (list, tuple)) or not value or not isinstance(value[0], (list, tuple)):
+        return value, (len(value),) if hasattr(value, "__len__") else None
+    widths = {len(row) if isinstance(row, (list, tuple)) else None for row in value}
+    if len(widths) != 1:
+        raise InvalidInputError(f"{field} is a list of lists of different lengths", field=field)
+    return [cell for row in value for cell in row], (len(value), len(value[0]))
+
+
+def _named(field: str, data: Any, dtype: TensorDtype, shape: tuple[int, ...] | None) -> TensorData:
+    try:
+        return TensorData(data=data, dtype=dtype, shape=shape)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{field}: {error.message}", field=field) from None

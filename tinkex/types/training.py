@@ -1,0 +1,319 @@
+"""What goes into forward, forward_backward and optim_step, and what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, get_args
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+from tinkex.types._base import ALWAYS, copied_dict, copied_list, number, optional, tag, text, whole
+from tinkex.types._numbers import shorten
+from tinkex.types.inputs import ModelInput
+from tinkex.types.tensors import TensorData, TensorDtype
+
+__all__ = [
+    "LOSS_INPUTS",
+    "AdamParams",
+    "Datum",
+    "ForwardBackwardInput",
+    "ForwardBackwardOutput",
+    "ForwardBackwardRequest",
+    "ForwardRequest",
+    "LossFnType",
+    "LossInputs",
+    "OptimStepRequest",
+    "OptimStepResponse",
+]
+
+LossFnType = Literal[
+    "cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "custom"
+]
+
+INPUT_DTYPES: dict[str, TensorDtype] = {
+    "target_tokens": "int64",
+    "weights": "float32",
+    "advantages": "float32",
+    "logprobs": "float32",
+    "clip_low_threshold": "float32",
+    "clip_high_threshold": "float32",
+    "sequence_ratio_mask": "float32",
+}
+"""Types of the loss inputs that have a conventional one, so that plain lists can be given."""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LossInputs:
+    """What a loss reads from ``Datum.loss_fn_inputs`` and from ``loss_fn_config``."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All inputs, the required ones first."""
+        return self.required + self.optional
+
+
+_POLICY = ("target_tokens", "logprobs", "advantages")
+_CLIP = ("clip_low_threshold", "clip_high_threshold")
+LOSS_INPUTS: dict[str, LossInputs] = {
+    "cross_entropy": LossInputs(required=("target_tokens",), optional=("weights",)),
+    "importance_sampling": LossInputs(required=_POLICY),
+    "ppo": LossInputs(required=_POLICY, config=_CLIP),
+    "cispo": LossInputs(required=_POLICY, config=_CLIP),
+    "dro": LossInputs(required=_POLICY, config=("beta",)),
+}
+"""The five losses with a published formula. Each is a plain sum over tokens and datums:
+
+with l the logprob of the target under the current weights, q ``logprobs``, A ``advantages``, w ``weights`` (1
+unless given) and r = exp(l - q):
+
+=====================  ==========================================================================
+cross_entropy          - sum w l
+importance_sampling    - sum r A
+ppo                    - sum min(r A, clip(r, low, high) A), low 0.8 and high 1.2
+cispo                  - sum stopgrad(clip(r, low, high)) l A, low 0 and high 4
+dro                    - sum (l A - beta / 2 (l - q)^2), beta 0.05
+=====================  ==========================================================================
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Datum:
+    """One training example.
+
+    A dataclass, not an attrs class, because programs written for the official SDK call
+    ``dataclasses.replace`` on it.
+
+    Attributes:
+        model_input: What the model reads, N tokens long.
+        loss_fn_inputs: What the loss reads, by name. Arrays and lists are turned into :class:`TensorData` at
+            construction; ``target_tokens`` (the token that follows each position), ``weights``,
+            ``advantages`` and ``logprobs`` have N values, or N x K for K candidate targets. The dict is yours
+            to change.
+    """
+
+    model_input: ModelInput
+    loss_fn_inputs: dict[str, TensorData]
+
+    def __post_init__(self) -> None:
+        """Copy the dict and turn its values into tensors.
+
+        Raises:
+            InvalidInputError: An input cannot be read as numbers.
+        """
+        if not isinstance(self.model_input, ModelInput):
+            raise InvalidInputError(
+                f"model_input must be a ModelInput, got {self.model_input!r:.80}; "
+                "for token ids use ModelInput.from_ints(tokens)",
+                field="model_input",
+            )
+        inputs = {
+            name: TensorData.coerce(value, INPUT_DTYPES.get(name), _key(name))
+            for name, value in self.loss_fn_inputs.items()
+        }
+        object.__setattr__(self, "loss_fn_inputs", inputs)
+
+
+def _to_data(value: Any) -> list[Datum]:
+    if not isinstance(value, Iterable):
+        _refuse("data", f"must be a list of Datum, got {value!r:.80}")
+    data = list(value)
+    for index, datum in enumerate(data):
+        if not isinstance(datum, Datum):
+            field = f"data[{index}]"
+            raise InvalidInputError(f"{field} must be a Datum, got {datum!r:.80}", field=field, index=index)
+    return data
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ForwardBackwardInput:
+    """A batch and the loss to compute on it."""
+
+    data: list[Datum] = attrs.field(converter=_to_data, repr=shorten)
+    loss_fn: str = attrs.field(validator=text)
+    loss_fn_config: dict[str, float | str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
+    )
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ForwardBackwardOutput:
+    """What a forward or forward_backward returns.
+
+    Attributes:
+        loss_fn_output_type: Name that the server gives to the kind of output.
+        loss_fn_outputs: One dict for each datum, in order; ``logprobs`` has the shape of ``target_tokens``.
+        metrics: Sums and means over the batch; ``loss:sum`` is the loss.
+    """
+
+    loss_fn_output_type: str
+    loss_fn_outputs: list[dict[str, TensorData]] = attrs.field(converter=copied_list, repr=shorten)
+    metrics: dict[str, float] = attrs.field(factory=dict, converter=copied_dict)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class AdamParams:
+    """Hyper-parameters of one AdamW step.
+
+    They are sent with each step, so a schedule is a matter of passing other numbers.
+
+    Attributes:
+        learning_rate: Step size, at least 0.
+        beta1: Decay of the first moment, in [0, 1).
+        beta2: Decay of the second moment, in [0, 1).
+        eps: Added to the denominator, at least 0.
+        weight_decay: Decoupled decay (Loshchilov & Hutter, arXiv:1711.05101), at least 0.
+        grad_clip_norm: Largest global norm of the gradient; 0 does not clip.
+    """
+
+    learning_rate: float = attrs.field(default=1e-4, validator=number(minimum=0))
+    beta1: float = attrs.field(default=0.9, validator=number(minimum=0, below=1))
+    beta2: float = attrs.field(default=0.95, validator=number(minimum=0, below=1))
+    eps: float = attrs.field(default=1e-12, validator=number(minimum=0))
+    weight_decay: float = attrs.field(default=0.0, validator=number(minimum=0))
+    grad_clip_norm: float = attrs.field(default=0.0, validator=number(minimum=0))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OptimStepResponse:
+    """What an optim_step returns; ``metrics`` may be None."""
+
+    metrics: dict[str, float] | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ForwardRequest:
+    """Body of ``POST forward``; it has no ``type`` field."""
+
+    forward_input: ForwardBackwardInput
+    model_id: str = attrs.field(validator=text)
+    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ForwardBackwardRequest:
+    """Body of ``POST forward_backward``; it has no ``type`` field."""
+
+    forward_backward_input: ForwardBackwardInput
+    model_id: str = attrs.field(validator=text)
+    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OptimStepRequest:
+    """Body of ``POST optim_step``."""
+
+    adam_params: AdamParams
+    model_id: str = attrs.field(validator=text)
+    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    type: Literal["optim_step"] = tag("optim_step")
+
+
+def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
+    """Check the name of a loss and its settings before anything is sent.
+
+    Raises:
+        InvalidInputError: The loss is unknown, or the config has a key or a value that it cannot have.
+    """
+    if loss_fn not in get_args(LossFnType):
+        names = ", ".join(LOSS_INPUTS)
+        _refuse(
+            "loss_fn",
+            f"{loss_fn!r:.60} is unknown; use one of {names}, "
+            "or forward_backward_custom for a loss of your own",
+        )
+    if not isinstance(loss_fn_config, (Mapping, type(None))):
+        _refuse("loss_fn_config", f"must be a dict of numbers by name, got {loss_fn_config!r:.60}")
+    spec = LOSS_INPUTS.get(loss_fn)
+    for name, value in (loss_fn_config or {}).items():
+        field = f"loss_fn_config[{name!r}]"
+        if spec is not None and name not in spec.config:
+            allowed = ", ".join(spec.config) or "no settings"
+            _refuse(field, f"is unknown to {loss_fn}, which takes {allowed}")
+        if not _is_setting(value, text_too=spec is None):
+            _refuse(field, f"must be a finite number, got {value!r:.60}")
+
+
+def check_data(data: Sequence[Datum], loss_fn: str) -> None:
+    """Check a batch against its loss before anything is sent.
+
+    Everything is looked at again, because the dict of a datum may have changed since it was made.
+
+    Raises:
+        InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that it does not
+            know, or its sizes do not agree. The error names the field and the index of the datum.
+    """
+    if isinstance(data, Datum):
+        _refuse("data", "is a single Datum: pass a list, [datum]")
+    if not data:
+        _refuse("data", "is empty: pass at least one Datum")
+    for index, datum in enumerate(_to_data(data)):
+        try:
+            _check_datum(datum, loss_fn)
+        except InvalidInputError as error:
+            where = f"data[{index}]."
+            raise InvalidInputError(
+                where + error.message, field=f"{where}{error.field}", index=index
+            ) from None
+
+
+def _check_datum(datum: Datum, loss_fn: str) -> None:
+    length = _input_length(datum.model_input)
+    inputs = datum.loss_fn_inputs
+    spec = LOSS_INPUTS.get(loss_fn)
+    if spec is not None:
+        _check_names(inputs, spec, loss_fn)
+    for name, tensor in inputs.items():
+        if not isinstance(tensor, TensorData):
+            _refuse(_key(name), f"must be a TensorData, got {tensor!r:.60}")
+    wanted = None if spec is None else inputs["target_tokens"].full_shape
+    for name, tensor in inputs.items():
+        _check_shape(_key(name), tensor.full_shape, length, wanted)
+
+
+def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str) -> None:
+    for name in spec.required:
+        if name not in inputs:
+            _refuse(_key(name), f"is missing: {loss_fn} needs {', '.join(spec.required)}")
+    for name in inputs:
+        if name not in spec.names:
+            _refuse(_key(name), f"is unknown to {loss_fn}, which reads {', '.join(spec.names)}; remove it")
+
+
+def _check_shape(
+    field: str, shape: tuple[int, ...], length: int | None, wanted: tuple[int, ...] | None
+) -> None:
+    if length is not None and shape[:1] != (length,):
+        rule = f"its first dimension must be the length of model_input, which is {length} tokens"
+        _refuse(field, f"has shape {list(shape)}; {rule}")
+    if wanted is not None and shape != wanted:
+        _refuse(field, f"has shape {list(shape)}; it must have the shape of target_tokens, {list(wanted)}")
+
+
+def _input_length(model_input: ModelInput) -> int | None:
+    """Return how many tokens the input has, or None if an image leaves that to the server."""
+    try:
+        length = model_input.length
+    except InvalidInputError:
+        return None
+    return length or _refuse("model_input", "is empty: it needs at least one token")
+
+
+def _is_setting(value: Any, text_too: bool) -> bool:
+    if isinstance(value, str):
+        return text_too
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _key(name: str) -> str:
+    return f"loss_fn_inputs[{name!r}]"
+
+
+def _refuse(field: str, problem: str) -> NoReturn:
+    raise InvalidInputError(f"{field} {problem}", field=field)

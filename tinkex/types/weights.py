@@ -1,0 +1,315 @@
+"""Checkpoints: saving, loading, naming, listing."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Literal
+
+import attrs
+
+from tinkex.errors import InvalidInputError
+from tinkex.types._base import ALWAYS, copied_dict, optional, tag, text, whole
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointArchiveUrlResponse",
+    "CheckpointType",
+    "CheckpointsListResponse",
+    "Cursor",
+    "LoadWeightsRequest",
+    "LoadWeightsResponse",
+    "ParsedCheckpointTinkerPath",
+    "SaveWeightsForSamplerRequest",
+    "SaveWeightsForSamplerResponse",
+    "SaveWeightsRequest",
+    "SaveWeightsResponse",
+    "TrainingRun",
+    "TrainingRunsResponse",
+    "WeightsInfoRequest",
+    "WeightsInfoResponse",
+]
+
+CheckpointType = Literal["training", "sampler", "external"]
+
+_KINDS: dict[str, CheckpointType] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+    "external_weights": "external",
+}
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_TTL = optional(whole(3600, 10 * 366 * 24 * 3600))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ParsedCheckpointTinkerPath:
+    """A path ``tinker://<run>/<kind>/<name>`` in its parts.
+
+    Attributes:
+        tinker_path: The whole path.
+        training_run_id: Id of the model that was saved.
+        checkpoint_type: ``"training"``, ``"sampler"`` or ``"external"``.
+        checkpoint_id: ``<kind>/<name>``, with the slash.
+    """
+
+    tinker_path: str
+    training_run_id: str
+    checkpoint_type: CheckpointType
+    checkpoint_id: str
+
+    @classmethod
+    def from_tinker_path(cls, tinker_path: Any, field: str = "path") -> ParsedCheckpointTinkerPath:
+        """Take a path apart.
+
+        Args:
+            tinker_path: ``tinker://<run>/weights/<name>``, or ``sampler_weights`` or ``external_weights``.
+            field: Name used in the error.
+
+        Raises:
+            InvalidInputError: The text does not have that form.
+        """
+        parts = tinker_path[len("tinker://") :].split("/") if isinstance(tinker_path, str) else []
+        valid = len(parts) == 3 and all(parts) and parts[1] in _KINDS and tinker_path.startswith("tinker://")
+        if not valid:
+            raise InvalidInputError(
+                f"{field} {tinker_path!r:.120} is not a checkpoint path; expected "
+                "tinker://<run>/weights/<name> or tinker://<run>/sampler_weights/<name>",
+                field=field,
+            )
+        run, kind, name = parts
+        return cls(
+            tinker_path=tinker_path,
+            training_run_id=run,
+            checkpoint_type=_KINDS[kind],
+            checkpoint_id=f"{kind}/{name}",
+        )
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.checkpoint_id.split("/", 1)[1]
+
+
+def require_kind(tinker_path: Any, wanted: CheckpointType, field: str = "path") -> ParsedCheckpointTinkerPath:
+    """Take a path apart and check that it names the kind of checkpoint that a call needs.
+
+    Raises:
+        InvalidInputError: It is no checkpoint path, or one of the other kind.
+    """
+    parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path, field)
+    if parsed.checkpoint_type != wanted:
+        ways_out = {
+            "training": "training needs one of save_state, tinker://<run>/weights/<name>",
+            "sampler": "sampling needs one of save_weights_for_sampler, tinker://<run>/sampler_weights/<name>",
+            "external": "this needs one of save_weights_external, tinker://<run>/external_weights/<name>",
+        }
+        raise InvalidInputError(
+            f"{field} {tinker_path!r} is a {parsed.checkpoint_type} checkpoint; {ways_out[wanted]}",
+            field=field,
+        )
+    return parsed
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LoadWeightsRequest:
+    """Body of ``POST load_weights``.
+
+    Either ``model_id`` (with ``seq_id``) to load into a model, or ``session_id`` and ``model_seq_id`` to make
+    one.
+    """
+
+    path: str = attrs.field(validator=text)
+    optimizer: bool = attrs.field(default=False, metadata=ALWAYS)
+    model_id: str | None = None
+    seq_id: int | None = None
+    session_id: str | None = None
+    model_seq_id: int | None = None
+    base_model: str | None = None
+    user_metadata: dict[str, Any] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict)
+    )
+    optimizer_config: dict[str, Any] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict)
+    )
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
+    type: Literal["load_weights"] = tag("load_weights")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LoadWeightsResponse:
+    """Result of load_weights."""
+
+    path: str | None = None
+    model_id: str | None = None
+    type: Literal["load_weights"] | None = tag("load_weights")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsRequest:
+    """Body of ``POST save_weights``; ``path`` is the name of the checkpoint, not a URI."""
+
+    model_id: str = attrs.field(validator=text)
+    path: str | None = attrs.field(default=None, metadata=ALWAYS)
+    seq_id: int | None = None
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
+    overwrite: bool = False
+    user_metadata: dict[str, str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict)
+    )
+    type: Literal["save_weights"] = tag("save_weights")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsResponse:
+    """Result of save_weights: the path ``tinker://<run>/weights/<name>``."""
+
+    path: str
+    type: Literal["save_weights"] | None = tag("save_weights")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsForSamplerRequest:
+    """Body of ``POST save_weights_for_sampler``.
+
+    ``path`` is the name of the checkpoint; with ``sampling_session_seq_id`` instead it has none.
+    """
+
+    model_id: str = attrs.field(validator=text)
+    path: str | None = None
+    sampling_session_seq_id: int | None = None
+    seq_id: int | None = None
+    kind: Literal["snapshot", "inflight"] = "snapshot"
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
+    user_metadata: dict[str, str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict)
+    )
+    type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsForSamplerResponse:
+    """Result of save_weights_for_sampler: ``path`` of a named save, else ``sampling_session_id``."""
+
+    path: str | None = None
+    sampling_session_id: str | None = None
+    type: Literal["save_weights_for_sampler"] | None = tag("save_weights_for_sampler")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Cursor:
+    """Where a page of a list lies."""
+
+    offset: int
+    limit: int
+    total_count: int
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Checkpoint:
+    """A saved checkpoint.
+
+    Attributes:
+        checkpoint_id: ``<kind>/<name>``.
+        checkpoint_type: ``"training"``, ``"sampler"`` or ``"external"``.
+        time: When it was saved.
+        tinker_path: ``tinker://<run>/<kind>/<name>``.
+        size_bytes: Size on disk, if known.
+        public: True if published.
+        expires_at: When it will be deleted, None for never.
+        user_metadata: What was given when it was saved.
+    """
+
+    checkpoint_id: str
+    checkpoint_type: CheckpointType
+    time: datetime
+    tinker_path: str
+    size_bytes: int | None = None
+    public: bool = False
+    expires_at: datetime | None = None
+    user_metadata: dict[str, str] | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CheckpointsListResponse:
+    """Checkpoints, and where the page lies if the list is paged."""
+
+    checkpoints: list[Checkpoint]
+    cursor: Cursor | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CheckpointArchiveUrlResponse:
+    """Where to download a checkpoint as a tar.gz, and until when."""
+
+    url: str = attrs.field(repr=lambda url: repr(url.split("?", 1)[0]))
+    expires: datetime
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class WeightsInfoRequest:
+    """Body of ``POST weights_info``."""
+
+    tinker_path: str = attrs.field(validator=text)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class WeightsInfoResponse:
+    """What a checkpoint needs of the model it is loaded into."""
+
+    base_model: str
+    is_lora: bool
+    lora_rank: int | None = None
+    train_unembed: bool | None = None
+    train_mlp: bool | None = None
+    train_attn: bool | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TrainingRun:
+    """A model that was created, with its latest checkpoints."""
+
+    training_run_id: str
+    base_model: str
+    model_owner: str
+    is_lora: bool
+    last_request_time: datetime
+    corrupted: bool = False
+    lora_rank: int | None = None
+    last_checkpoint: Checkpoint | None = None
+    last_sampler_checkpoint: Checkpoint | None = None
+    user_metadata: dict[str, str] | None = None
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TrainingRunsResponse:
+    """A page of training runs."""
+
+    training_runs: list[TrainingRun]
+    cursor: Cursor
+
+
+def check_name(name: Any) -> None:
+    """Check the name of a checkpoint before anything is sent.
+
+    Raises:
+        InvalidInputError: It is not a name, or it is a whole path.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        hint = "; give the last part only, without tinker://" if isinstance(name, str) and "/" in name else ""
+        raise InvalidInputError(
+            f"name must be 1 to 255 letters, digits, dots, dashes or underscores, got {name!r:.80}{hint}",
+            field="name",
+        )
+
+
+def check_sampler_path(model_path: str) -> None:
+    """Check a path to sample from before anything is sent.
+
+    Some servers write sampler paths without a kind, ``tinker://<run>/<name>``, so only what is surely wrong is refused.
+
+    Raises:
+        InvalidInputError: It is no ``tinker://`` path, or it names a checkpoint of another kind.
+    """
+    if isinstance(model_path, str) and model_path.startswith("tinker://") and model_path.count("/") == 3:
+        return
+    require_kind(model_path, "sampler", "model_path")
