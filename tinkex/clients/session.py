@@ -1,0 +1,335 @@
+"""What the clients of one ServiceClient share: the connection, the session on the server, the threads."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from tinkex._version import __version__
+from tinkex.clients import at_exit
+from tinkex.clients.events import EventLog
+from tinkex.config import ClientConfig, RetryPolicy
+from tinkex.errors import ClientClosedError, NotFoundError, RequestFailedError, TinkexError
+from tinkex.pipeline import (
+    APIFuture,
+    ByteBudget,
+    CallPool,
+    Failed,
+    Heartbeat,
+    Outcome,
+    Part,
+    Pending,
+    Poller,
+    Ready,
+    SampleDispatcher,
+    SampleGate,
+    SamplePolicy,
+    Submission,
+    Watched,
+    forked_error,
+)
+from tinkex.resources import TinkexAPI
+from tinkex.types import (
+    CreateModelRequest,
+    CreateModelResponse,
+    CreateSamplingSessionRequest,
+    CreateSessionRequest,
+    CreateSessionResponse,
+    FutureRetrieveRequest,
+    LoraConfig,
+    RequestFailedResponse,
+    SampleResponse,
+    SessionHeartbeatRequest,
+    TryAgainResponse,
+)
+
+__all__ = ["Session"]
+
+logger = logging.getLogger("tinkex")
+
+T = TypeVar("T")
+
+_FAREWELL_S = 3.0
+"""How long the server may take to be told that the session is over."""
+
+
+class _Gates:
+    """One gate for each server and key: a 429 is meant for the key, so all its clients in a process pause together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._gates: weakref.WeakValueDictionary[tuple[str, str], SampleGate] = weakref.WeakValueDictionary()
+
+    def get(self, config: ClientConfig) -> SampleGate:
+        key = (config.base_url, config.api_key.reveal() if config.api_key else "")
+        with self._lock:
+            gate = self._gates.get(key)
+            if gate is None:
+                policy = SamplePolicy(max_submits=config.max_sample_submits, max_bytes=config.max_sample_bytes)
+                gate = self._gates[key] = SampleGate(policy)
+            return gate
+
+
+_gates = _Gates()
+
+
+def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
+    """Ask the server once for the outcome of an operation.
+
+    Raises:
+        TinkexError: The server could not be asked; the poller decides what follows.
+    """
+    first = {"X-Tinker-Create-Promise-Roundtrip-Time": f"{watched.submit_s:.6f}"} if watched.polls == 0 else None
+    answer = api.futures.retrieve(
+        FutureRetrieveRequest(request_id=watched.request_id),
+        watched.decode,
+        request_type=watched.request_type,
+        iteration=watched.polls,
+        extra_headers=first,
+    )
+    if isinstance(answer, TryAgainResponse):
+        return Pending(answer.queue_state, answer.queue_state_reason)
+    if isinstance(answer, RequestFailedResponse):
+        error = RequestFailedError(answer.error, category=answer.category, request_id=watched.request_id)
+        return Failed(error)
+    return Ready(answer)
+
+
+class Session:
+    """One session on the server, opened when the first model or sampler is made.
+
+    It owns the poller, the heartbeat, the telemetry and the budgets, and ends them in reverse order of dependency.
+    Public methods are thread-safe. Its threads do not keep it alive: clients that nobody holds are collected, and then
+    the heartbeat stops.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        user_metadata: dict[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; no request is sent and no thread starts."""
+        self.config = config
+        self.user_metadata = dict(user_metadata or {})
+        self.api = api = TinkexAPI(config)
+        # What must still be possible while this session closes: one attempt, which close() does not forbid.
+        self._last_api = api.with_options(retry=RetryPolicy.none(), stop=threading.Event())
+        self.uploads = ByteBudget(config.max_upload_bytes)
+        self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
+        self.calls = CallPool("the session")
+        self._dispatcher = SampleDispatcher(
+            "the session", self._poller, gate=_gates.get(config), max_threads=config.sample_threads
+        )
+        self.samplers = itertools.count()
+        self._models = itertools.count()
+        self._clock = clock
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._id: str | None = None
+        self._closed: ClientClosedError | None = None
+        self._submissions: weakref.WeakSet[Submission] = weakref.WeakSet()
+        self._heartbeat: Heartbeat | None = None
+        self._events: EventLog | None = None
+        self._finalizer: weakref.finalize[[], Session] | None = None
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise if the session is closed, or belongs to another process.
+
+        Raises:
+            ClientClosedError: With the reason.
+        """
+        if self._pid != os.getpid():
+            raise forked_error(self._pid)
+        if self._closed is not None:
+            raise ClientClosedError(self._closed.message, reason=self._closed.reason)
+
+    def open(self) -> str:
+        """Open the session on the server if that has not been done, and return its id.
+
+        Raises:
+            ClientClosedError: The session is closed.
+            APIError: The server could not be reached, or refused.
+        """
+        with self._lock:
+            self.check_open()
+            if self._id is None:
+                answer = self.api.service.create_session(
+                    CreateSessionRequest(
+                        tags=list(self.config.tags),
+                        user_metadata=self.user_metadata,
+                        sdk_version=__version__,
+                        project_id=self.config.project_id,
+                    )
+                )
+                _log_messages(answer)
+                self._id = answer.session_id
+                self._start_threads_locked(answer.session_id)
+                at_exit.remember(self)
+            return self._id
+
+    def _start_threads_locked(self, session_id: str) -> None:
+        api, weak, request = self._last_api, weakref.ref(self), SessionHeartbeatRequest(session_id=session_id)
+
+        def gone(error: TinkexError) -> None:
+            session = weak()
+            if session is not None:
+                session.break_all(error)
+
+        heartbeat = Heartbeat(
+            lambda: api.service.session_heartbeat(request), self.config.heartbeat_interval_s, on_gone=gone
+        )
+        heartbeat.start()
+        self._heartbeat = heartbeat
+        if self.config.telemetry:
+            self._events = EventLog(api.telemetry.send, session_id)
+            self._events.start()
+        # Not waiting for the thread: collection may happen on any thread, at any time.
+        self._finalizer = weakref.finalize(self, heartbeat.stop, 0)
+        self._finalizer.atexit = False
+
+    # --- what the clients need --------------------------------------------------------------------------------------
+
+    def new_submission(self, model_id: str) -> Submission:
+        """Return the pipeline of a model; it is closed together with the session."""
+        with self._lock:
+            self.check_open()
+            submission = Submission(model_id, self._poller, budget=self.uploads)
+            self._submissions.add(submission)
+        return submission
+
+    def submit_sample(
+        self, operation: str, send: Callable[[int], str], size: int, numbers: Iterator[int], finish: Callable[[Any], T]
+    ) -> APIFuture[T]:
+        """Queue a sample of a sampler that numbers its requests with ``numbers``."""
+        part = Part(send=send, size=size, request_type="Sample", decode=SampleResponse)
+        return self._dispatcher.submit(operation, part, numbers, finish)
+
+    def create_model(
+        self, base_model: str, lora: LoraConfig, user_metadata: dict[str, Any] | None
+    ) -> APIFuture[CreateModelResponse]:
+        """Make a model on the server."""
+        session_id = self.open()
+
+        def send(model_seq_id: int) -> str:
+            request = CreateModelRequest(
+                session_id=session_id,
+                model_seq_id=model_seq_id,
+                base_model=base_model,
+                lora_config=lora,
+                user_metadata=user_metadata,
+            )
+            return self.api.models.create(request).request_id
+
+        part = Part(send=send, request_type="CreateModel", decode=CreateModelResponse)
+        return self._dispatcher.submit("create_model", part, self._models)
+
+    def create_sampler(self, model_path: str | None, base_model: str | None) -> str:
+        """Make a sampler on the server and return its id."""
+        request = CreateSamplingSessionRequest(
+            session_id=self.open(),
+            sampling_session_seq_id=next(self.samplers),
+            base_model=base_model,
+            model_path=model_path,
+        )
+        return self.api.service.create_sampling_session(request).sampling_session_id
+
+    def pending(self) -> list[APIFuture[Any]]:
+        """Return the futures that are not done."""
+        with self._lock:
+            keepers = [*self._submissions, self._dispatcher, self.calls]
+        return [future for keeper in keepers for future in keeper.pending()]
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def break_all(self, error: TinkexError) -> None:
+        """Break every pipeline: the server has ended the session."""
+        with self._lock:
+            submissions = list(self._submissions)
+        for submission in submissions:
+            submission.break_(error, "session_heartbeat")
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """End everything, in reverse order of dependency. Idempotent; works from any thread.
+
+        Args:
+            drain: Wait for everything submitted; else fail what is not done.
+            timeout: Seconds for all of this; ``config.close_timeout_s`` unless given.
+        """
+        if self._pid != os.getpid():
+            return
+        deadline = self._clock() + (self.config.close_timeout_s if timeout is None else timeout)
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = ClientClosedError("this client was closed; create a new ServiceClient")
+            submissions, session_id = list(self._submissions), self._id
+        pending = self.pending()
+        if not drain:
+            self.api.close()  # nobody waits out a back-off
+        for keeper in (*submissions, self._dispatcher, self.calls):
+            keeper.close(drain=drain, timeout=max(0.0, deadline - self._clock()))
+        _report_dropped(pending)
+        self.uploads.close(self._closed)
+        self._poller.close()
+        if session_id is not None:
+            self._say_farewell(session_id)
+        self.api.close()
+        at_exit.forget(self)
+
+    def _say_farewell(self, session_id: str) -> None:
+        """Send the last telemetry, and tell the server that the session is over; until then the heartbeat goes on."""
+        if self._events is not None:
+            self._events.stop()
+        try:
+            self._last_api.service.finish_session(session_id, timeout=_FAREWELL_S)
+        except NotFoundError:
+            pass  # servers before 0.26 have no such endpoint: there a session ends when its heartbeat does
+        except TinkexError as error:
+            logger.info("the server was not told that the session is over: %s", error)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+    def describe(self) -> str:
+        """Say in a few words what state the session is in."""
+        if self._closed is not None:
+            return "closed"
+        return f"session {self._id}" if self._id else "no session yet"
+
+
+def _log_messages(answer: CreateSessionResponse) -> None:
+    """Pass on what the server has to say to the user."""
+    for level, message in (
+        (logging.INFO, answer.info_message),
+        (logging.WARNING, answer.warning_message),
+        (logging.ERROR, answer.error_message),
+    ):
+        if message:
+            logger.log(level, "%s", message)
+
+
+def _report_dropped(futures: list[APIFuture[Any]]) -> None:
+    """Say how much of what was submitted will have no result."""
+    names = [future.operation for future in futures if future.done() and not _has_outcome(future)]
+    if names:
+        logger.error(
+            "closed with %d operations that were not done: %s%s",
+            len(names),
+            ", ".join(names[:5]),
+            ", ..." if len(names) > 5 else "",
+        )
+
+
+def _has_outcome(future: APIFuture[Any]) -> bool:
+    return not future.cancelled() and not isinstance(future.exception(0), ClientClosedError)

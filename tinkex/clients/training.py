@@ -1,0 +1,378 @@
+"""TrainingClient: one model, its operations in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tinkex.clients.custom_loss import CustomLoss, CustomLossFn, import_torch
+from tinkex.clients.sampling import SamplingClient
+from tinkex.clients.tokenizers import load_tokenizer
+from tinkex.errors import InvalidInputError
+from tinkex.pipeline import APIFuture, Part, Submission, combine_outputs, estimate_datum, split
+from tinkex.types import (
+    AdamParams,
+    Datum,
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    ForwardBackwardRequest,
+    ForwardRequest,
+    GetInfoRequest,
+    GetInfoResponse,
+    LoadWeightsRequest,
+    LoadWeightsResponse,
+    LossFnType,
+    OptimStepRequest,
+    OptimStepResponse,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsRequest,
+    SaveWeightsResponse,
+    UnloadModelRequest,
+    UnloadModelResponse,
+    UntypedAPIFuture,
+)
+from tinkex.types.training import check_data, check_loss
+from tinkex.types.weights import check_name, require_kind
+
+if TYPE_CHECKING:
+    from tinkex.clients.session import Session
+
+__all__ = ["TrainingClient"]
+
+T = TypeVar("T")
+LossConfig = Mapping[str, float | str]
+
+
+def _only(results: list[T]) -> T:
+    return results[0]
+
+
+class TrainingClient:
+    """Trains one model. Make one with ``ServiceClient.create_lora_training_client``.
+
+    Every operation returns an :class:`~tinkex.APIFuture` at once and is sent in the order of the calls, so submit
+    ``forward_backward`` and ``optim_step`` together, and the next step before you wait for this one. Safe to use from
+    several threads; the order is then that of the calls.
+
+    If an operation fails, later ones cannot mean what they were meant to, so every queued and new call raises
+    ``PipelineBrokenError`` naming the first failure, until :meth:`reopen` or a new client.
+    """
+
+    def __init__(self, session: Session, model_id: str, base_model: str) -> None:
+        """Attach to a model that the server has made."""
+        self.model_id = model_id
+        self.base_model = base_model
+        self._session = session
+        self._submission = session.new_submission(model_id)
+
+    def forward(
+        self, data: Iterable[Datum], loss_fn: LossFnType, loss_fn_config: LossConfig | None = None
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Compute a loss without its gradient; the model and its accumulated gradient stay as they are.
+
+        Args and errors are those of :meth:`forward_backward`.
+        """
+        return self._submit_batch("forward", data, loss_fn, loss_fn_config)
+
+    def forward_backward(
+        self, data: Iterable[Datum], loss_fn: LossFnType, loss_fn_config: LossConfig | None = None
+    ) -> APIFuture[ForwardBackwardOutput]:
+        """Compute a loss and add its gradient to the model's.
+
+        Args:
+            data: The batch; it is split into requests of at most ``config.max_chunk_len`` datums and
+                ``config.max_chunk_bytes`` estimated bytes, and the results are joined again.
+            loss_fn: One of the losses of :data:`tinkex.types.LOSS_INPUTS`, which lists what each reads.
+            loss_fn_config: Numbers that the loss reads, such as ``{"clip_high_threshold": 1.2}`` for ``ppo``.
+
+        Returns:
+            A future of the losses: ``.metrics["loss:sum"]`` is the sum over all tokens, and
+            ``.loss_fn_outputs[i]["logprobs"]`` the logprobs of datum i, in the shape of its ``target_tokens``.
+
+        Raises:
+            InvalidInputError: The batch cannot be computed; the error names the datum. Nothing was sent.
+            PipelineBrokenError: An earlier operation failed.
+            ClientClosedError: The client is closed.
+        """
+        return self._submit_batch("forward_backward", data, loss_fn, loss_fn_config)
+
+    def forward_backward_custom(self, data: Iterable[Datum], loss_fn: CustomLossFn) -> APIFuture[ForwardBackwardOutput]:
+        """Compute a loss of your own on the logprobs of the target tokens, and add its gradient to the model's.
+
+        The server computes the logprobs, your function runs here with torch, and the gradient goes back to the server:
+        one operation with consecutive numbers, which nothing overtakes. The function runs on the thread that sends the
+        operations of this model, so thread-local state (autocast, breakpoints) is not that of the caller.
+
+        Args:
+            data: The batch; each datum needs ``target_tokens``, what else it has is for your function.
+            loss_fn: Called with the datums and, for each, a float32 tensor of logprobs in the shape of its
+                ``target_tokens``; returns the loss as a scalar tensor, and a dict of metrics.
+
+        Returns:
+            A future of the result; ``metrics`` has yours, ``loss:sum`` is your loss.
+
+        Raises:
+            ConfigurationError: torch is not installed.
+            InvalidInputError: The batch cannot be computed; the error names the datum. Nothing was sent.
+        """
+        import_torch()
+        custom = CustomLoss(list(data), loss_fn)
+        forward_data = custom.forward_data()
+        check_data(forward_data, "cross_entropy")
+        chunks = self._chunks(forward_data)
+        sent_forward = self._batch_parts("forward", forward_data, chunks, "cross_entropy", None)
+
+        def between(results: list[ForwardBackwardOutput]) -> list[Part]:
+            backward_data = custom.differentiate(combine_outputs(results).loss_fn_outputs)
+            return self._batch_parts("forward_backward", backward_data, chunks, "cross_entropy", None)
+
+        def combine(results: list[ForwardBackwardOutput]) -> ForwardBackwardOutput:
+            return custom.combine(combine_outputs(results))
+
+        return self._submission.submit_staged("forward_backward_custom", sent_forward, between, combine)
+
+    def optim_step(self, adam_params: AdamParams | None = None) -> APIFuture[OptimStepResponse]:
+        """Apply the accumulated gradient with AdamW and zero it.
+
+        Args:
+            adam_params: Hyper-parameters of this step; the defaults of :class:`~tinkex.AdamParams` if left out.
+
+        Returns:
+            A future of the server's metrics, which may be None.
+        """
+        params = AdamParams() if adam_params is None else adam_params
+        if not isinstance(params, AdamParams):
+            raise InvalidInputError(f"adam_params must be an AdamParams, got {params!r:.80}", field="adam_params")
+
+        def send(seq_id: int) -> UntypedAPIFuture:
+            request = OptimStepRequest(adam_params=params, model_id=self.model_id, seq_id=seq_id)
+            return self._session.api.training.optim_step(request)
+
+        return self._submit_one("optim_step", "OptimStep", OptimStepResponse, send)
+
+    def save_state(
+        self,
+        name: str,
+        ttl_seconds: int | None = None,
+        overwrite: bool = False,
+        user_metadata: Mapping[str, str] | None = None,
+    ) -> APIFuture[SaveWeightsResponse]:
+        """Save weights and optimizer, to continue training from.
+
+        Args:
+            name: Name of the checkpoint within this model.
+            ttl_seconds: Delete it after this long (3600 seconds to 10 years); None keeps it.
+            overwrite: Replace a checkpoint of the same name.
+            user_metadata: Texts to keep with it.
+
+        Returns:
+            A future whose ``path`` is ``tinker://<model>/weights/<name>``.
+        """
+        check_name(name)
+
+        def send(seq_id: int) -> UntypedAPIFuture:
+            return self._session.api.weights.save(
+                SaveWeightsRequest(
+                    model_id=self.model_id,
+                    path=name,
+                    seq_id=seq_id,
+                    ttl_seconds=ttl_seconds,
+                    overwrite=overwrite,
+                    user_metadata=dict(user_metadata) if user_metadata else None,
+                )
+            )
+
+        return self._submit_one("save_state", "SaveWeights", SaveWeightsResponse, send)
+
+    def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
+        """Load saved weights into this model, with a fresh optimizer.
+
+        Args:
+            path: ``tinker://<model>/weights/<name>``.
+            weights_access_token: Key of the account that owns the checkpoint, if it is another's.
+
+        Raises:
+            InvalidInputError: The path is not that of a training checkpoint.
+        """
+        return self._load("load_state", path, weights_access_token, optimizer=False)
+
+    def load_state_with_optimizer(
+        self, path: str, weights_access_token: str | None = None
+    ) -> APIFuture[LoadWeightsResponse]:
+        """Load saved weights and the optimizer's state into this model; otherwise like :meth:`load_state`."""
+        return self._load("load_state_with_optimizer", path, weights_access_token, optimizer=True)
+
+    def save_weights_for_sampler(
+        self, name: str, ttl_seconds: int | None = None, user_metadata: Mapping[str, str] | None = None
+    ) -> APIFuture[SaveWeightsForSamplerResponse]:
+        """Save weights to sample from.
+
+        Args:
+            name: Name of the checkpoint within this model.
+            ttl_seconds: Delete it after this long (3600 seconds to 10 years); None keeps it.
+            user_metadata: Texts to keep with it.
+
+        Returns:
+            A future whose ``path`` is ``tinker://<model>/sampler_weights/<name>``.
+        """
+        check_name(name)
+        return self._save_for_sampler(
+            path=name, ttl_seconds=ttl_seconds, user_metadata=dict(user_metadata) if user_metadata else None
+        )
+
+    def save_weights_and_get_sampling_client(
+        self, name: str | None = None, retry_config: object = None
+    ) -> SamplingClient:
+        """Save the weights as they are now and return a sampler of them; waits for all earlier operations.
+
+        Args:
+            name: Keep the weights as a sampler checkpoint of this name; without a name they last as long as the
+                session.
+            retry_config: Accepted for programs written for the official SDK; retries follow ``ClientConfig.retry``.
+
+        Returns:
+            A sampler with these weights, whatever is trained later.
+        """
+        if name is not None:
+            path = self.save_weights_for_sampler(name).result().path
+            assert path is not None  # noqa: S101 - a named save has a path, by the type's own check in the server
+            return self.create_sampling_client(path)
+        saved = self._save_for_sampler(sampling_session_seq_id=next(self._session.samplers)).result()
+        if saved.sampling_session_id is None:
+            raise InvalidInputError("the server saved the weights but returned no sampler", field="sampling_session_id")
+        return SamplingClient(self._session, saved.sampling_session_id, base_model=self.base_model)
+
+    def create_sampling_client(self, model_path: str, retry_config: object = None) -> SamplingClient:
+        """Return a sampler of a saved checkpoint.
+
+        Args:
+            model_path: ``tinker://<model>/sampler_weights/<name>``.
+            retry_config: Accepted for programs written for the official SDK.
+        """
+        return SamplingClient.create(self._session, model_path, None)
+
+    def get_info(self) -> GetInfoResponse:
+        """Ask the server about this model."""
+        return self._session.api.models.get_info(GetInfoRequest(model_id=self.model_id))
+
+    def get_tokenizer(self) -> Any:
+        """Return the Hugging Face tokenizer of the base model.
+
+        Raises:
+            ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found.
+        """
+        data = self.get_info().model_data
+        return load_tokenizer(data.model_name or self.base_model, data.tokenizer_id)
+
+    def unload(self) -> APIFuture[UnloadModelResponse]:
+        """Free the model on the server after everything submitted before; the client is of no use afterwards."""
+
+        def send(_: int) -> UntypedAPIFuture:
+            return self._session.api.models.unload(UnloadModelRequest(model_id=self.model_id))
+
+        return self._submit_one("unload", "UnloadModel", UnloadModelResponse, send)
+
+    def reopen(self) -> None:
+        """Go on after a failure, if it is known for certain what the server did and did not do.
+
+        That is so if the server refused or failed an operation and nothing else is under way. What the failed
+        operations would have done was not done: submit them again if you still want it.
+
+        Raises:
+            PipelineBrokenError: It is not certain; make a new client from the last checkpoint.
+        """
+        self._submission.reopen()
+
+    def result(self, timeout: float | None = None) -> TrainingClient:
+        """Return itself: it is ready. For programs that treat a client as the future of one."""
+        return self
+
+    def __await__(self) -> Generator[Any, Any, TrainingClient]:
+        """Return itself, in a coroutine."""
+        return self
+        yield  # makes this a generator
+
+    def __repr__(self) -> str:
+        """Show the model and what is under way."""
+        state, pending = self._submission.state.value, len(self._submission.pending())
+        return f"TrainingClient({self.model_id}, base_model={self.base_model!r}, {state}, {pending} operations pending)"
+
+    def _submit_batch(
+        self, operation: str, data: Iterable[Datum], loss_fn: str, loss_fn_config: LossConfig | None
+    ) -> APIFuture[ForwardBackwardOutput]:
+        given = list(data)
+        check_loss(loss_fn, loss_fn_config)
+        check_data(given, loss_fn)
+        # New datums, because a caller may change the dict of an old one before it is sent.
+        batch = [dataclasses.replace(datum) for datum in given]
+        config = dict(loss_fn_config) if loss_fn_config else None
+        parts = self._batch_parts(operation, batch, self._chunks(batch), loss_fn, config)
+        return self._submission.submit(operation, parts, combine_outputs)
+
+    def _chunks(self, data: list[Datum]) -> list[tuple[slice, int]]:
+        config = self._session.config
+        sizes = [estimate_datum(datum) for datum in data]
+        slices = split(sizes, config.max_chunk_len, config.max_chunk_bytes)
+        return [(chunk, sum(sizes[chunk])) for chunk in slices]
+
+    def _batch_parts(
+        self,
+        operation: str,
+        data: list[Datum],
+        chunks: list[tuple[slice, int]],
+        loss_fn: str,
+        config: dict[str, float | str] | None,
+    ) -> list[Part]:
+        send = self._send_forward if operation == "forward" else self._send_forward_backward
+        request_type = "Forward" if operation == "forward" else "ForwardBackward"
+        return [
+            Part(
+                send=functools.partial(
+                    send, ForwardBackwardInput(data=data[chunk], loss_fn=loss_fn, loss_fn_config=config)
+                ),
+                size=size,
+                request_type=request_type,
+                decode=ForwardBackwardOutput,
+            )
+            for chunk, size in chunks
+        ]
+
+    def _send_forward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
+        request = ForwardRequest(forward_input=batch, model_id=self.model_id, seq_id=seq_id)
+        return self._session.api.training.forward(request).request_id
+
+    def _send_forward_backward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
+        request = ForwardBackwardRequest(forward_backward_input=batch, model_id=self.model_id, seq_id=seq_id)
+        return self._session.api.training.forward_backward(request).request_id
+
+    def _load(
+        self, operation: str, path: str, token: str | None, *, optimizer: bool
+    ) -> APIFuture[LoadWeightsResponse]:
+        require_kind(path, "training")
+
+        def send(seq_id: int) -> UntypedAPIFuture:
+            return self._session.api.weights.load(
+                LoadWeightsRequest(
+                    model_id=self.model_id, seq_id=seq_id, path=path, optimizer=optimizer, weights_access_token=token
+                )
+            )
+
+        return self._submit_one(operation, "LoadWeights", LoadWeightsResponse, send)
+
+    def _save_for_sampler(self, **fields: Any) -> APIFuture[SaveWeightsForSamplerResponse]:
+        def send(seq_id: int) -> UntypedAPIFuture:
+            request = SaveWeightsForSamplerRequest(model_id=self.model_id, seq_id=seq_id, **fields)
+            return self._session.api.weights.save_for_sampler(request)
+
+        return self._submit_one(
+            "save_weights_for_sampler", "SaveWeightsForSampler", SaveWeightsForSamplerResponse, send
+        )
+
+    def _submit_one(
+        self, operation: str, request_type: str, result: type[T], send: Callable[[int], UntypedAPIFuture]
+    ) -> APIFuture[T]:
+        part = Part(send=lambda seq_id: send(seq_id).request_id, request_type=request_type, decode=result)
+        return self._submission.submit(operation, [part], _only)
