@@ -1,0 +1,308 @@
+"""One logical call: headers, one idempotency key, attempts until one succeeds, statuses made into errors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+import attrs
+from requests.utils import urldefragauth
+
+from tinkex._version import __version__
+from tinkex.config import ClientConfig, RetryPolicy
+from tinkex.errors import APIConnectionError, APIError, TinkexError
+from tinkex.http import retry
+from tinkex.http._statuses import status_error
+from tinkex.http.retry import RetryDetails
+from tinkex.http.transport import Response, Transport
+
+__all__ = ["Answer", "ApiClient", "CallRules", "Sender"]
+
+_log = logging.getLogger(__name__)
+
+# The names that the official SDK uses.
+_SYSTEMS = {name: name for name in ("Linux", "Windows", "FreeBSD", "OpenBSD")} | {
+    "Darwin": "MacOS",
+    "": "Unknown",
+}
+_MACHINES = {
+    "x86_64": "x64",
+    "amd64": "x64",
+    "aarch64": "arm64",
+    "arm64": "arm64",
+    "arm": "arm",
+    "": "unknown",
+}
+
+
+class Sender(Protocol):
+    """What makes one attempt; :class:`Transport` is one, and a test may bring its own."""
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        redirects: bool = True,
+    ) -> Response:
+        """Send one request once."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CallRules:
+    """What can be special about an endpoint.
+
+    Attributes:
+        retried: False for a single attempt, because whoever calls repeats by rules of its own.
+        final: Statuses that are left to the caller at once although they could be tried again.
+        redirects: Follow redirects; if False, a redirect is a successful answer.
+        expects_body: A successful answer without a body cannot be a whole one.
+        hint: What to do about a status, for the reader of the error.
+    """
+
+    retried: bool = True
+    final: frozenset[int] = frozenset()
+    redirects: bool = True
+    expects_body: bool = True
+    hint: Mapping[int, str] = attrs.field(factory=dict)
+
+
+_ORDINARY = CallRules()
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Answer:
+    """The successful end of one call.
+
+    Attributes:
+        response: What the server sent.
+        method: HTTP method.
+        path: Path and query below the base URL.
+        url: The whole address, without credentials.
+        idempotency_key: What all attempts carried, None for a GET.
+        attempts: How many there were.
+    """
+
+    response: Response
+    method: str
+    path: str
+    url: str
+    idempotency_key: str | None
+    attempts: int
+
+
+class ApiClient:
+    """Sends calls to one server; safe for any number of threads."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        transport: Sender | None = None,
+        stop: threading.Event | None = None,
+        on_retry: Callable[[RetryDetails], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        """Put the constant headers together.
+
+        Args:
+            config: Address, key, timeouts, retry policy.
+            transport: Makes the attempts; a new :class:`Transport` unless given.
+            stop: Ends every wait between attempts, and forbids further ones.
+            on_retry: Told of each wait between attempts.
+            clock: Monotonic seconds.
+            sleep: Waits between attempts; by default on ``stop``.
+        """
+        self.config = config
+        self.stop = stop or threading.Event()
+        self._transport: Sender = transport or Transport(config, clock=clock)
+        self._on_retry = on_retry
+        self._clock = clock
+        self._sleep = sleep
+        self._headers = _merge(_constant_headers(config), config.default_headers)
+        self._base_url = urldefragauth(config.base_url)
+        self._has_key = any(name.lower() == "x-api-key" for name in self._headers)
+        self._notes: set[str] = set()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+        rules: CallRules = _ORDINARY,
+    ) -> Answer:
+        """Send one request, again and again if policy and rules say so.
+
+        Args:
+            method: HTTP method.
+            path: Path and query below the base URL, already quoted.
+            body: What to send.
+            headers: Headers of this call; they win over the constant ones.
+            idempotency_key: The key that all attempts share; made here unless given. GET requests have none.
+            timeout: Seconds to wait for bytes of one answer; None for that of the settings.
+            request_id: The operation this is about, for errors.
+            rules: What is special about the endpoint.
+
+        Returns:
+            The answer, with a status below 400.
+
+        Raises:
+            APIConnectionError: There was no answer.
+            APIStatusError: The server refused; the class tells how.
+            ClientClosedError: The client was closed before or while waiting.
+        """
+        key = None if method == "GET" else idempotency_key or f"tinkex-retry-{uuid.uuid4()}"
+        wait = self.config.timeout if timeout is None else timeout
+        sent = _merge({**self._headers, **_call_headers(method, key, wait)}, headers)
+
+        def attempt(number: int) -> Answer:
+            sent["x-stainless-retry-count"] = str(number - 1)
+            try:
+                response = self._transport.send(
+                    method, path, body=body, headers=sent, timeout=wait, redirects=rules.redirects
+                )
+                self._check(response, method, path, rules)
+            except APIError as error:
+                error.idempotency_key, error.request_id = key, request_id
+                raise
+            url = self._base_url + path
+            return Answer(response=response, method=method, path=path, url=url, idempotency_key=key, attempts=number)
+
+        return retry.call(
+            self.config.retry if rules.retried else RetryPolicy.none(),
+            attempt,
+            stop=self.stop,
+            operation=f"{method} {path}",
+            retryable=functools.partial(_is_worth_retrying, rules.final),
+            on_retry=self._on_retry,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        stop: threading.Event | None = None,
+    ) -> ApiClient:
+        """Make a client with other settings over the same connections; what is None stays as it is."""
+        given = {"timeout": timeout, "retry": retry, "default_headers": default_headers}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return ApiClient(
+            attrs.evolve(self.config, **changes),
+            transport=self._transport,
+            stop=stop or self.stop,
+            on_retry=self._on_retry,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+    def close(self) -> None:
+        """End waits between attempts and close the connections; may be called again, and from any thread."""
+        self.stop.set()
+        self._transport.close()
+
+    def _check(self, response: Response, method: str, path: str, rules: CallRules) -> None:
+        self._show_deprecation(response.headers)
+        if _is_lost(response, rules.expects_body):
+            text = f"{self._base_url} answered {response.status} and nothing else, as when a server breaks off"
+            raise APIConnectionError(text, method=method, path=path)
+        if response.status >= 400 or (response.status >= 300 and rules.redirects):
+            raise status_error(
+                self._without_key(response),
+                method=method,
+                path=path,
+                base_url=self._base_url,
+                has_key=self._has_key,
+                hint=rules.hint.get(response.status),
+            )
+
+    def _without_key(self, response: Response) -> Response:
+        """Blot out the API key where a server repeats it, so that no error or log shows it."""
+        key = self.config.api_key.reveal().encode("ascii") if self.config.api_key else b""
+        return attrs.evolve(response, content=response.content.replace(key, b"********")) if key else response
+
+    def _show_deprecation(self, headers: Mapping[str, str]) -> None:
+        note = headers.get("x-deprecation-note")
+        if note and note not in self._notes:
+            self._notes.add(note)
+            level = logging.ERROR if headers.get("x-deprecation-level") == "error" else logging.WARNING
+            _log.log(level, "the server says: %s", note)
+
+
+def _is_lost(response: Response, expects_body: bool) -> bool:
+    """Tell what only looks like an answer of the server, so that the request is sent again."""
+    if response.content:
+        return False
+    # A proxy that lost its server answers 400 without a body; and to http.client, a connection that ends
+    # within the headers looks like headers without a body.
+    cut_off = 200 <= response.status < 300 and "content-length" not in response.headers
+    return response.status == 400 or (cut_off and expects_body)
+
+
+def _is_worth_retrying(final: Collection[int], error: TinkexError) -> bool:
+    return error.retryable and getattr(error, "status_code", None) not in final
+
+
+def _constant_headers(config: ClientConfig) -> dict[str, str]:
+    key = {"X-API-Key": config.api_key.reveal()} if config.api_key else {}
+    return {
+        "Accept": "application/json",
+        "User-Agent": f"tinkex/Python {__version__}",
+        **key,
+        **_platform_headers(),
+    }
+
+
+def _call_headers(method: str, key: str | None, timeout: float) -> dict[str, str]:
+    headers = {"x-stainless-read-timeout": f"{timeout:g}"}
+    if method != "GET":
+        headers["Content-Type"] = "application/json"
+    if key:
+        headers["X-Idempotency-Key"] = key
+    return headers
+
+
+@functools.cache
+def _platform_headers() -> dict[str, str]:
+    """What the official SDK tells about its surroundings, told of ours."""
+    system = platform.system()
+    machine = platform.machine().lower()
+    return {
+        "X-Stainless-Package-Version": __version__,
+        "X-Stainless-OS": _SYSTEMS.get(system, f"Other:{system}"),
+        "X-Stainless-Arch": _MACHINES.get(machine, f"other:{machine}"),
+        "X-Stainless-Runtime": platform.python_implementation(),
+        "X-Stainless-Runtime-Version": platform.python_version(),
+        "X-Stainless-Async": "false",
+    }
+
+
+def _merge(headers: Mapping[str, str], over: Mapping[str, str] | None) -> dict[str, str]:
+    """Put headers over others; names are the same whatever their case."""
+    if not over:
+        return dict(headers)
+    names = {name.lower() for name in over}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **over}
