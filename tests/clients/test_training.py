@@ -1,0 +1,236 @@
+"""TrainingClient over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+
+import pytest
+
+import tinkex
+from tinkex import types
+
+WAIT = 30.0
+STEP = types.AdamParams(learning_rate=1e-3)
+
+
+def test_200_pipelined_steps_reach_the_server_in_order_and_without_a_gap(stage, batch):
+    """Steps submitted without waiting are numbered 1..n, run in that order, and finish in that order."""
+    train = stage.train()
+    finished: list[str] = []
+    futures = []
+    for _ in range(200):
+        futures.append(train.forward_backward(batch, "cross_entropy"))
+        futures.append(train.optim_step(STEP))
+    for future in futures:
+        future.add_done_callback(lambda done: finished.append(done.request_id))
+    done, pending = concurrent.futures.wait(futures, timeout=WAIT)
+
+    assert not pending
+    expected = [f"{train.model_id}:{number}" for number in range(1, 401)]
+    assert expected == [future.request_id for future in futures]
+    assert expected == finished[-400:]
+    assert ["forward_backward", "optim_step"] * 200 == stage.engine.operations(train.model_id)[-400:]
+
+
+def test_losses_fall_and_have_one_output_for_each_datum(stage, batch):
+    """The result of a batch has the loss and the logprobs of each datum, in order."""
+    train = stage.train()
+    first = train.forward_backward(batch, "cross_entropy").result(WAIT)
+    train.optim_step(STEP).result(WAIT)
+    second = train.forward_backward(batch, "cross_entropy").result(WAIT)
+
+    assert [3, 2] == [len(output["logprobs"]) for output in first.loss_fn_outputs]
+    assert second.metrics["loss:sum"] < first.metrics["loss:sum"]
+
+
+def test_a_large_batch_is_split_and_joined_again(stage, datum):
+    """Chunks get consecutive numbers, and the joined result is that of one request."""
+    data = [datum(*range(1, size + 1)) for size in (3, 5, 2, 4, 1)]
+    whole = stage.train().forward_backward(data, "cross_entropy").result(WAIT)
+    with stage.new_service(max_chunk_len=2) as service:
+        train = service.create_lora_training_client("acme/small", rank=4)
+        split = train.forward_backward(data, "cross_entropy").result(WAIT)
+        step = train.optim_step(STEP)
+        step.result(WAIT)
+        assert f"{train.model_id}:4" == step.request_id
+
+    assert [3, 5, 2, 4, 1] == [len(output["logprobs"]) for output in split.loss_fn_outputs]
+    assert whole.metrics["loss:sum"] == pytest.approx(split.metrics["loss:sum"])
+
+
+def test_forward_changes_nothing(stage, batch):
+    """A forward pass reaches the engine as one, not as a gradient."""
+    train = stage.train()
+    train.forward(batch, "cross_entropy").result(WAIT)
+
+    assert ["forward"] == [name for name in stage.engine.operations(train.model_id) if name.startswith("forward")]
+
+
+def test_a_checkpoint_resumes_with_its_optimizer(stage, batch):
+    """A model made from a saved state gives the loss that the original would have given next."""
+    train = stage.train()
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(STEP)
+    saved = train.save_state("step-1").result(WAIT)
+    expected = train.forward_backward(batch, "cross_entropy").result(WAIT).metrics
+
+    resumed = stage.service.create_training_client_from_state_with_optimizer(saved.path)
+    assert f"tinker://{train.model_id}/weights/step-1" == saved.path
+    assert expected == resumed.forward_backward(batch, "cross_entropy").result(WAIT).metrics
+    fresh = stage.service.create_training_client_from_state(saved.path)
+    assert expected == fresh.forward_backward(batch, "cross_entropy").result(WAIT).metrics
+
+
+def test_state_loads_into_a_model_that_is_there(stage, batch):
+    """load_state puts saved weights back in place."""
+    train = stage.train()
+    before = train.forward(batch, "cross_entropy").result(WAIT).metrics
+    path = train.save_state("start").result(WAIT).path
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(STEP).result(WAIT)
+    assert before != train.forward(batch, "cross_entropy").result(WAIT).metrics
+
+    train.load_state(path).result(WAIT)
+    assert before == train.forward(batch, "cross_entropy").result(WAIT).metrics
+    train.load_state_with_optimizer(path).result(WAIT)
+    assert before == train.forward(batch, "cross_entropy").result(WAIT).metrics
+
+
+def test_a_sampler_keeps_the_weights_it_was_made_with(stage, batch):
+    """What is trained after save_weights_and_get_sampling_client does not change its samples."""
+    train = stage.train()
+    sampler = train.save_weights_and_get_sampling_client()
+    prompt, params = types.ModelInput.from_ints([1, 2]), types.SamplingParams(max_tokens=5, seed=1)
+    before = sampler.sample(prompt, 1, params).result(WAIT)
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(STEP).result(WAIT)
+
+    assert before == sampler.sample(prompt, 1, params).result(WAIT)
+
+
+def test_a_named_sampler_checkpoint_can_be_opened_again(stage):
+    """The name given to save_weights_and_get_sampling_client is kept."""
+    train = stage.train()
+    sampler = train.save_weights_and_get_sampling_client("final")
+    path = f"tinker://{train.model_id}/sampler_weights/final"
+    assert path == sampler.model_path
+    assert path == train.save_weights_for_sampler("other").result(WAIT).path.replace("other", "final")
+    assert path == train.create_sampling_client(path).model_path
+    assert "acme/small" == sampler.get_base_model()
+
+
+def test_a_failed_operation_breaks_the_pipeline_before_its_future_fails(stage, batch):
+    """What was queued behind a failure is not run, and says which operation was at fault."""
+    train = stage.train()
+    stage.engine.fail("forward_backward", tinkex.InvalidInputError("data[0] is no good"), nth=2)
+    good = train.forward_backward(batch, "cross_entropy")
+    bad = train.forward_backward(batch, "cross_entropy")
+    good.result(WAIT)
+    with pytest.raises(tinkex.RequestFailedError, match="data\\[0\\] is no good") as failure:
+        bad.result(WAIT)
+    assert "user" == failure.value.category
+    assert bad.request_id == failure.value.request_id
+    with pytest.raises(tinkex.PipelineBrokenError, match="forward_backward") as broken:
+        train.optim_step(STEP)
+    assert failure.value is broken.value.__cause__
+
+    train.reopen()
+    train.optim_step(STEP).result(WAIT)
+    assert stage.engine.operations(train.model_id)[-1] == "optim_step"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 408])
+def test_a_submit_that_fails_for_a_moment_is_repeated_with_its_number(stage, batch, status):
+    """Transient statuses cost nothing: the operation runs once, under the number it had."""
+    train = stage.train()
+    stage.faults.answer(status, path="forward_backward", times=2)
+    future = train.forward_backward(batch, "cross_entropy")
+    future.result(WAIT)
+
+    assert f"{train.model_id}:1" == future.request_id
+    assert 1 == stage.engine.operations(train.model_id).count("forward_backward")
+
+
+def test_a_lost_answer_does_not_run_the_operation_twice(stage, batch):
+    """A connection that breaks after the server has acted is repeated, and the server knows the number."""
+    train = stage.train()
+    stage.faults.drop(path="optim_step")
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(STEP).result(WAIT)
+
+    assert ["forward_backward", "optim_step"] == stage.engine.operations(train.model_id)[-2:]
+
+
+def test_a_poll_that_fails_for_a_moment_is_repeated(stage, batch):
+    """Neither errors nor resets of polls reach the caller."""
+    train = stage.train()
+    stage.faults.answer(500, path="retrieve_future", times=2)
+    stage.faults.reset(path="retrieve_future", nth=4)
+    train.forward_backward(batch, "cross_entropy").result(WAIT)
+    train.optim_step(STEP).result(WAIT)
+
+
+def test_a_timeout_says_what_it_waits_for_and_loses_nothing(stage, batch):
+    """result(timeout) ends with a text that helps, and the operation goes on."""
+    train = stage.train()
+    with stage.engine.hold("forward_backward") as held:
+        future = train.forward_backward(batch, "cross_entropy")
+        assert held.reached.wait(WAIT)
+        with pytest.raises(tinkex.ResultTimeoutError, match="forward_backward .* the server to finish it"):
+            future.result(0.01)
+        with pytest.raises(TimeoutError):
+            future.result(0)
+    assert future.result(WAIT).metrics
+
+
+def test_futures_work_with_asyncio(stage, batch):
+    """An APIFuture can be awaited, and so can a client."""
+
+    async def train() -> float:
+        client = await stage.train()
+        outputs = await asyncio.gather(*(client.forward(batch, "cross_entropy") for _ in range(3)))
+        return outputs[0].metrics["loss:sum"]
+
+    assert asyncio.run(train()) > 0
+
+
+def test_clients_answer_result_with_themselves(stage):
+    """Programs that treat a creator as returning a future run."""
+    train = stage.train()
+    assert train is train.result()
+    sampler = stage.service.create_sampling_client(base_model="acme/small")
+    assert sampler is sampler.result(timeout=1)
+    rest = stage.service.create_rest_client()
+    assert rest is rest.result()
+
+
+def test_info_and_unload(stage):
+    """get_info describes the model; after unload the server does not know it."""
+    train = stage.train()
+    info = train.get_info()
+    assert (train.model_id, "acme/small", 4) == (info.model_id, info.model_data.model_name, info.lora_rank)
+    assert train.model_id == train.unload().result(WAIT).model_id
+    with pytest.raises(tinkex.NotFoundError):
+        train.get_info()
+
+
+def test_reprs_say_what_matters(stage, batch):
+    """A client shows its model and its state, a future its operation."""
+    train = stage.train()
+    assert "open, 0 operations pending" in repr(train)
+    assert "forward" in repr(train.forward(batch, "cross_entropy"))
+    assert stage.server.base_url in repr(stage.service)
+    assert stage.server.api_key not in repr(stage.service) + repr(stage.service.config)
+
+
+def test_data_is_copied_when_it_is_submitted(stage, datum):
+    """Changing a datum after the call changes nothing that was submitted."""
+    train = stage.train()
+    example = datum(1, 2, 3)
+    with stage.engine.hold("optim_step") as held:
+        train.optim_step(STEP)
+        assert held.reached.wait(WAIT)
+        future = train.forward([example], "cross_entropy")
+        example.loss_fn_inputs.clear()
+    assert 3 == len(future.result(WAIT).loss_fn_outputs[0]["logprobs"])
