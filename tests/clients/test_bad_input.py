@@ -115,7 +115,7 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
 def test_arguments_of_the_wrong_type_are_named(stage, batch):
     """Mistaking one argument for another is reported with what to pass instead."""
     train, sampler = stage.train(), stage.service.create_sampling_client(base_model="acme/small")
-    with pytest.raises(tinkex.InvalidInputError, match="adam_params must be an AdamParams"):
+    with pytest.raises(tinkex.InvalidInputError, match="optim_params must be an AdamParams"):
         train.optim_step(0.1)
     with pytest.raises(tinkex.InvalidInputError, match="without tinker://"):
         train.save_state("tinker://x/weights/y")

@@ -195,6 +195,28 @@ def test_futures_work_with_asyncio(stage, batch):
     assert asyncio.run(train()) > 0
 
 
+def test_async_twins_give_what_the_official_sdk_gives(stage, batch):
+    """Awaiting a creator gives the client, an operation its future, a sample and a lookup the value."""
+
+    async def script() -> None:
+        train = await stage.service.create_lora_training_client_async("acme/small", rank=4)
+        step = await train.forward_backward_async(batch, "cross_entropy")
+        update = await train.optim_step_async(adam_params=STEP)
+        assert isinstance(step, tinkex.APIFuture)
+        assert (await step.result_async(WAIT)).metrics
+        await update
+        sampler = await train.save_weights_and_get_sampling_client_async()
+        prompt = types.ModelInput.from_ints([1])
+        sample = await sampler.sample_async(prompt=prompt, num_samples=1, sampling_params=types.SamplingParams(max_tokens=1))
+        assert 1 == len(sample.sequences)
+        assert [None] == await sampler.compute_logprobs_async(prompt)
+        runs = await stage.service.create_rest_client().list_training_runs_async()
+        assert train.model_id == runs.training_runs[0].training_run_id
+
+    asyncio.run(script())
+    assert "forward_backward_async" == tinkex.TrainingClient.forward_backward_async.__name__
+
+
 def test_clients_answer_result_with_themselves(stage):
     """Programs that treat a creator as returning a future run."""
     train = stage.train()

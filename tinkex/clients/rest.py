@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from tinkex.clients.twins import async_twins
 from tinkex.pipeline import APIFuture
 from tinkex.types import (
     CheckpointArchiveUrlResponse,
@@ -27,6 +28,26 @@ __all__ = ["RestClient"]
 T = TypeVar("T")
 
 
+@async_twins(
+    values=(
+        "get_training_run",
+        "get_training_run_by_tinker_path",
+        "get_weights_info_by_tinker_path",
+        "list_training_runs",
+        "list_checkpoints",
+        "list_user_checkpoints",
+        "get_checkpoint_archive_url",
+        "get_checkpoint_archive_url_from_tinker_path",
+        "delete_checkpoint",
+        "delete_checkpoint_from_tinker_path",
+        "publish_checkpoint_from_tinker_path",
+        "unpublish_checkpoint_from_tinker_path",
+        "set_checkpoint_ttl_from_tinker_path",
+        "get_session",
+        "list_sessions",
+        "get_sampler",
+    )
+)
 class RestClient:
     """Runs, checkpoints, sessions and samplers of the account. Make one with ``ServiceClient.create_rest_client``.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from tinkex.clients.tokenizers import load_tokenizer
+from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError, RequestFailedError
 from tinkex.pipeline import APIFuture, estimate_input
 from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams
@@ -23,6 +24,7 @@ __all__ = ["SamplingClient"]
 T = TypeVar("T")
 
 
+@async_twins(threads=("get_base_model", "get_tokenizer"), values=("sample", "compute_logprobs"))
 class SamplingClient:
     """Samples from one set of weights, which never change. Make one with ``ServiceClient.create_sampling_client``.
 

@@ -12,6 +12,7 @@ from tinkex.clients.rest import RestClient
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.session import Session
 from tinkex.clients.training import TrainingClient
+from tinkex.clients.twins import async_twins
 from tinkex.config import ClientConfig
 from tinkex.errors import ConfigurationError
 from tinkex.types import (
@@ -24,6 +25,15 @@ from tinkex.types.weights import require_kind
 __all__ = ["ServiceClient"]
 
 
+@async_twins(
+    threads=(
+        "get_server_capabilities",
+        "create_lora_training_client",
+        "create_training_client_from_state",
+        "create_training_client_from_state_with_optimizer",
+        "create_sampling_client",
+    )
+)
 class ServiceClient:
     """Connects to a server and makes the clients that train and sample.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tinkex.clients.custom_loss import CustomLoss, CustomLossFn, import_torch
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.tokenizers import load_tokenizer
+from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError
 from tinkex.pipeline import APIFuture, Part, Submission, combine_outputs, estimate_datum, split
 from tinkex.types import (
@@ -50,6 +51,19 @@ def _only(results: list[T]) -> T:
     return results[0]
 
 
+@async_twins(
+    threads=("save_weights_and_get_sampling_client", "create_sampling_client", "get_info", "get_tokenizer"),
+    futures=(
+        "forward",
+        "forward_backward",
+        "forward_backward_custom",
+        "optim_step",
+        "save_state",
+        "load_state",
+        "load_state_with_optimizer",
+        "save_weights_for_sampler",
+    ),
+)
 class TrainingClient:
     """Trains one model. Make one with ``ServiceClient.create_lora_training_client``.
 
@@ -134,18 +148,22 @@ class TrainingClient:
 
         return self._submission.submit_staged("forward_backward_custom", sent_forward, between, combine)
 
-    def optim_step(self, adam_params: AdamParams | None = None) -> APIFuture[OptimStepResponse]:
+    def optim_step(
+        self, optim_params: AdamParams | None = None, *, adam_params: AdamParams | None = None
+    ) -> APIFuture[OptimStepResponse]:
         """Apply the accumulated gradient with AdamW and zero it.
 
         Args:
-            adam_params: Hyper-parameters of this step; the defaults of :class:`~tinkex.AdamParams` if left out.
+            optim_params: Hyper-parameters of this step; the defaults of :class:`~tinkex.AdamParams` if left out.
+            adam_params: The same under the name that older SDKs use.
 
         Returns:
             A future of the server's metrics, which may be None.
         """
-        params = AdamParams() if adam_params is None else adam_params
+        given = adam_params if optim_params is None else optim_params
+        params = AdamParams() if given is None else given
         if not isinstance(params, AdamParams):
-            raise InvalidInputError(f"adam_params must be an AdamParams, got {params!r:.80}", field="adam_params")
+            raise InvalidInputError(f"optim_params must be an AdamParams, got {params!r:.80}", field="optim_params")
 
         def send(seq_id: int) -> UntypedAPIFuture:
             request = OptimStepRequest(adam_params=params, model_id=self.model_id, seq_id=seq_id)
