@@ -1,0 +1,208 @@
+"""What the server knows while it runs: sessions, models, samplers. Checkpoints are on disk, promises in their table."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tinkex.local.problems import Problem
+
+__all__ = ["Model", "Sampler", "Session", "Store"]
+
+_REMEMBERED_KEYS = 10_000
+
+
+@attrs.define(eq=False, kw_only=True)
+class Session:
+    """A client's session; ``last_seen`` on the monotonic clock."""
+
+    id: str
+    last_seen: float
+    user_metadata: dict[str, Any] | None = None
+    display_name: str | None = None
+    finished: str | None = None
+    models: list[str] = attrs.field(factory=list)
+    samplers: list[str] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Model:
+    """A model of a session.
+
+    The engine thread sets ``base_model``, ``lora_rank``, ``live`` and ``ended``; whoever else reads them gets the old
+    or the new value, and both are fine.
+
+    Attributes:
+        live: True while the engine holds it.
+        ended: Why it can do no more work; None while it can.
+    """
+
+    id: str
+    session_id: str
+    base_model: str
+    last_request: datetime
+    lora_rank: int | None = None
+    user_metadata: dict[str, Any] | None = None
+    live: bool = False
+    ended: str | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Sampler:
+    """A sampler of a session, or of none; its frozen weights are in ``folder``, None for the base model alone."""
+
+    id: str
+    session_id: str | None
+    base_model: str
+    model_path: str | None = None
+    folder: Path | None = None
+    ended: str | None = None
+
+
+class Store:
+    """Records by id. Methods may be called from any thread.
+
+    Everything is in memory; a store that outlives the process has the same methods.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Start empty."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._sessions: dict[str, Session] = {}
+        self._models: dict[str, Model] = {}
+        self._samplers: dict[str, Sampler] = {}
+        self._by_key: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._telemetry_events = 0
+
+    def add_session(self, user_metadata: dict[str, Any] | None, display_name: str | None) -> Session:
+        """Make a session with a new id."""
+        session = Session(
+            id=str(uuid.uuid4()), last_seen=self._clock(), user_metadata=user_metadata, display_name=display_name
+        )
+        with self._lock:
+            self._sessions[session.id] = session
+        return session
+
+    def session(self, session_id: str) -> Session:
+        """Return a session and note that it was heard of.
+
+        Raises:
+            Problem: 404, unknown.
+        """
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None:
+            raise Problem(
+                404,
+                f"session_id {session_id!r:.100} is unknown to this server; sessions end when the server stops, "
+                "so create a new ServiceClient",
+            )
+        session.last_seen = self._clock()
+        return session
+
+    def last_seen(self, session_id: str) -> float:
+        """Return when a session was last heard of, on the monotonic clock."""
+        with self._lock:
+            return self._sessions[session_id].last_seen
+
+    def working_session(self, session_id: str) -> Session:
+        """Return a session that may do work.
+
+        Raises:
+            Problem: 404 unknown, 410 finished.
+        """
+        session = self.session(session_id)
+        if session.finished:
+            raise Problem(
+                410, f"session {session_id} was finished ({session.finished}) and takes no more work; create a new one"
+            )
+        return session
+
+    def sessions(self) -> list[Session]:
+        """Return all sessions, the newest first."""
+        with self._lock:
+            return list(self._sessions.values())[::-1]
+
+    def add_model(self, session: Session, model: Model) -> None:
+        """Keep a new model."""
+        with self._lock:
+            self._models[model.id] = model
+            session.models.append(model.id)
+
+    def model(self, model_id: str) -> Model:
+        """Return a model.
+
+        Raises:
+            Problem: 404, unknown.
+        """
+        with self._lock:
+            model = self._models.get(model_id)
+        if model is None:
+            raise Problem(
+                404,
+                f"model_id {model_id!r:.100} is unknown to this server; models end when the server stops, "
+                "so create one, from a checkpoint if you have saved one",
+            )
+        return model
+
+    def models(self) -> list[Model]:
+        """Return all models, the newest first."""
+        with self._lock:
+            return list(self._models.values())[::-1]
+
+    def add_sampler(self, sampler: Sampler) -> None:
+        """Keep a new sampler."""
+        with self._lock:
+            self._samplers[sampler.id] = sampler
+            session = self._sessions.get(sampler.session_id or "")
+            if session is not None:
+                session.samplers.append(sampler.id)
+
+    def find_sampler(self, sampler_id: str) -> Sampler | None:
+        """Return a sampler, or None."""
+        with self._lock:
+            return self._samplers.get(sampler_id)
+
+    def sampler(self, sampler_id: str) -> Sampler:
+        """Return a sampler.
+
+        Raises:
+            Problem: 404, unknown.
+        """
+        sampler = self.find_sampler(sampler_id)
+        if sampler is None:
+            raise Problem(
+                404,
+                f"sampler {sampler_id!r:.100} is unknown to this server; samplers end when the server stops, "
+                "so create one from a checkpoint or a base model",
+            )
+        return sampler
+
+    def remember_key(self, operation: str, key: str | None, identity: str) -> None:
+        """Note what a request with an idempotency key made."""
+        if key is None:
+            return
+        with self._lock:
+            self._by_key[operation, key] = identity
+            if len(self._by_key) > _REMEMBERED_KEYS:
+                self._by_key.popitem(last=False)
+
+    def made_by_key(self, operation: str, key: str | None) -> str | None:
+        """Return what an earlier request with the same idempotency key made, or None."""
+        with self._lock:
+            return self._by_key.get((operation, key)) if key is not None else None
+
+    def count_telemetry(self, events: int) -> int:
+        """Add to the number of telemetry events and return it; nothing else of them is kept."""
+        with self._lock:
+            self._telemetry_events += events
+            return self._telemetry_events

@@ -1,0 +1,220 @@
+"""What the engine thread does: one method for each kind of job."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from tinkex.errors import InvalidInputError, TinkexError
+from tinkex.local.checkpoints import CheckpointStore, SavedCheckpoint
+from tinkex.local.engine.base import Engine
+from tinkex.local.limits import Limits
+from tinkex.local.scratch import Scratch
+from tinkex.local.store import Model, Sampler, Store
+from tinkex.types import (
+    AdamParams,
+    CreateModelResponse,
+    ForwardBackwardInput,
+    ForwardBackwardOutput,
+    LoadWeightsRequest,
+    LoadWeightsResponse,
+    LoraConfig,
+    OptimStepResponse,
+    SampleRequest,
+    SampleResponse,
+    SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResponse,
+    SaveWeightsRequest,
+    SaveWeightsResponse,
+)
+from tinkex.types.weights import require_kind
+
+__all__ = ["DEFAULT_RANK", "Work"]
+
+DEFAULT_RANK = 32
+_PARTS = ("train_unembed", "train_mlp", "train_attn")
+
+
+class Work:
+    """Everything that touches the engine, apart from its checks. Used from the engine thread only."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        checkpoints: CheckpointStore,
+        scratch: Scratch,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        """Start with nothing in the engine."""
+        self._engine = engine
+        self._store = store
+        self._checkpoints = checkpoints
+        self._scratch = scratch
+        self._limits = limits
+        self._clock = clock
+        self._open: set[str] = set()
+        self._snapshots: OrderedDict[str, Sampler] = OrderedDict()
+
+    def create(self, model: Model, base_model: str, lora: LoraConfig) -> CreateModelResponse:
+        """Make a model."""
+        if lora.rank > self._limits.rank:
+            raise InvalidInputError(
+                f"lora_config.rank is {lora.rank}, the limit of this server is {self._limits.rank}", field="rank"
+            )
+        self._make_room()
+        self._engine.create_model(model.id, base_model, lora)
+        model.base_model, model.lora_rank, model.live = base_model, lora.rank, True
+        return CreateModelResponse(model_id=model.id)
+
+    def create_from(self, model: Model, request: LoadWeightsRequest) -> LoadWeightsResponse:
+        """Make a model from a checkpoint."""
+        info = self._saved(request.path).info
+        parts = {name: value for name in _PARTS if (value := getattr(info, name)) is not None}
+        lora = LoraConfig(rank=info.lora_rank or DEFAULT_RANK, **parts)
+        self.create(model, request.base_model or info.base_model, lora)
+        try:
+            return self.load(model, request)
+        except BaseException:
+            self._engine.drop_model(model.id)
+            model.live = False
+            raise
+
+    def load(self, model: Model, request: LoadWeightsRequest) -> LoadWeightsResponse:
+        """Load a checkpoint into a model."""
+        record = self._saved(request.path)
+        self._engine.load(model.id, self._checkpoints.folder_of(record), optimizer=request.optimizer)
+        return LoadWeightsResponse(path=request.path, model_id=model.id)
+
+    def forward(self, model: Model, batch: ForwardBackwardInput, backward: bool) -> ForwardBackwardOutput:
+        """Compute a loss, and with ``backward`` its gradient."""
+        self._check_size(batch)
+        self._engine.check_batch(model.id, batch)
+        return self._engine.forward(model.id, batch, backward=backward)
+
+    def optim_step(self, model: Model, params: AdamParams) -> OptimStepResponse:
+        """Change the weights."""
+        return self._engine.optim_step(model.id, params)
+
+    def save(self, model: Model, request: SaveWeightsRequest) -> SaveWeightsResponse:
+        """Save weights and optimizer under a name."""
+        name = f"checkpoint-{uuid.uuid4().hex[:8]}" if request.path is None else request.path
+        record = self._save(model, "weights", name, request, overwrite=request.overwrite)
+        return SaveWeightsResponse(path=record.tinker_path)
+
+    def save_for_sampler(self, model: Model, request: SaveWeightsForSamplerRequest) -> SaveWeightsForSamplerResponse:
+        """Save weights under a name, or make a sampler of them at once."""
+        if request.path is None:
+            return SaveWeightsForSamplerResponse(sampling_session_id=self._snapshot(model, request).id)
+        record = self._save(model, "sampler_weights", request.path, request, overwrite=False)
+        return SaveWeightsForSamplerResponse(path=record.tinker_path)
+
+    def sample(self, sampler: Sampler, requests: Sequence[SampleRequest]) -> list[SampleResponse | TinkexError]:
+        """Answer requests of one sampler as one batch."""
+        if sampler.ended:
+            raise InvalidInputError(f"sampler {sampler.id} {sampler.ended}", field="sampling_session_id")
+        if sampler.id not in self._open:
+            self._engine.open_sampler(sampler.id, sampler.base_model, sampler.folder)
+            self._open.add(sampler.id)
+        return self._engine.sample(sampler.id, requests)
+
+    def end_model(self, model: Model, reason: str) -> None:
+        """Free a model."""
+        model.ended = model.ended or reason
+        if model.live:
+            model.live = False
+            self._engine.drop_model(model.id)
+
+    def end_sampler(self, sampler: Sampler, reason: str) -> None:
+        """Free a sampler and remove its files."""
+        sampler.ended = sampler.ended or reason
+        self._snapshots.pop(sampler.id, None)
+        if sampler.id in self._open:
+            self._open.remove(sampler.id)
+            self._engine.close_sampler(sampler.id)
+        if sampler.folder is not None:
+            shutil.rmtree(sampler.folder, ignore_errors=True)
+
+    def end_all(self, reason: str) -> None:
+        """Free everything, so that another server can use the engine."""
+        for model in self._store.models():
+            self.end_model(model, reason)
+        while self._open:
+            self._engine.close_sampler(self._open.pop())
+
+    def _save(
+        self,
+        model: Model,
+        kind: str,
+        name: str,
+        request: SaveWeightsRequest | SaveWeightsForSamplerRequest,
+        *,
+        overwrite: bool,
+    ) -> SavedCheckpoint:
+        optimizer = kind == "weights"
+        return self._checkpoints.save(
+            run=model.id,
+            kind=kind,
+            name=name,
+            write=lambda folder: self._engine.save(model.id, folder, optimizer=optimizer),
+            describe=self._engine.describe,
+            overwrite=overwrite,
+            ttl_seconds=request.ttl_seconds,
+            user_metadata=request.user_metadata,
+            run_metadata=model.user_metadata,
+        )
+
+    def _snapshot(self, model: Model, request: SaveWeightsForSamplerRequest) -> Sampler:
+        sampler_id = f"{model.session_id}:sample:{request.sampling_session_seq_id}"
+        if self._store.find_sampler(sampler_id) is not None:
+            raise InvalidInputError(
+                f"sampling_session_seq_id {request.sampling_session_seq_id} of this session has a sampler already",
+                field="sampling_session_seq_id",
+            )
+        folder = self._scratch.new_folder("sampler")
+        self._engine.save(model.id, folder, optimizer=False)
+        sampler = Sampler(id=sampler_id, session_id=model.session_id, base_model=model.base_model, folder=folder)
+        self._store.add_sampler(sampler)
+        self._snapshots[sampler.id] = sampler
+        limit = self._limits.kept_snapshots
+        while len(self._snapshots) > limit:
+            oldest = next(iter(self._snapshots.values()))
+            self.end_sampler(
+                oldest, f"is no longer kept, since {limit} newer ones were made; save weights under a name to keep them"
+            )
+        return sampler
+
+    def _make_room(self) -> None:
+        """Free the models of clients that have gone, if the engine holds as many models as it may."""
+        live = [model for model in self._store.models() if model.live]
+        if len(live) < self._limits.live_models:
+            return
+        silent = self._clock() - self._limits.session_s
+        for model in live:
+            if self._store.last_seen(model.session_id) < silent:
+                self.end_model(model, f"was freed: its session was silent for {self._limits.session_s:g} s")
+        if sum(model.live for model in live) >= self._limits.live_models:
+            raise InvalidInputError(
+                f"{len(live)} models are live, the limit is {self._limits.live_models}; unload one, or close a client",
+                field="model_seq_id",
+            )
+
+    def _saved(self, path: str) -> SavedCheckpoint:
+        record = self._checkpoints.find_path(require_kind(path, "training"))
+        if record is None:
+            raise InvalidInputError(self._checkpoints.not_found(path, "path"), field="path")
+        return record
+
+    def _check_size(self, batch: ForwardBackwardInput) -> None:
+        if len(batch.data) > self._limits.data:
+            raise InvalidInputError(
+                f"data has {len(batch.data)} items, the limit is {self._limits.data}; split the batch", field="data"
+            )
+        tokens = sum(chunk.length for datum in batch.data for chunk in datum.model_input.chunks)
+        if tokens > self._limits.tokens:
+            raise InvalidInputError(
+                f"data has {tokens} input tokens, the limit is {self._limits.tokens}; split the batch", field="data"
+            )

@@ -1,0 +1,1 @@
+"""Tools for tests, ours and yours: a scripted engine, a fault plan."""
