@@ -1,0 +1,246 @@
+"""Random schedules over real threads: whatever happens, in whatever order, the promises are kept."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import threading
+
+from hypothesis import given, note
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from tinkex.errors import ClientClosedError, PipelineBrokenError
+from tinkex.pipeline import Failed, Pending, PipelineState, Poller, Ready, Submission
+
+WAIT_S = 20.0
+"""Nothing in a schedule takes this long unless it hangs."""
+
+# What becomes of one request: how its send and its polls answer.
+FATES = ["ok", "ok", "ok", "slow", "pending", "flaky", "refused", "lost", "bug", "failed", "expired", "kills retrieval"]
+LOSSES = ["ok", "raises", "empty", "exits"]
+
+requests = st.lists(st.sampled_from(FATES), min_size=1, max_size=3)
+actions = st.one_of(
+    st.tuples(st.just("submit"), requests),
+    st.tuples(st.just("submit"), requests),
+    st.tuples(st.just("staged"), requests, st.sampled_from(LOSSES)),
+    st.tuples(st.just("sample"), st.sampled_from(FATES)),
+    st.tuples(st.just("cancel"), st.integers(0, 30)),
+    st.tuples(st.just("wait"), st.integers(0, 30)),
+    st.tuples(st.sampled_from(["hold", "release", "reopen", "reopen"])),
+)
+rare = st.tuples(st.sampled_from(["break", "kill poller", "close", "abort"]))
+schedules = st.tuples(st.lists(actions, max_size=14), st.lists(rare, max_size=1), st.lists(actions, max_size=5))
+
+
+class MortalPoller(Poller):
+    """Its thread can be killed."""
+
+    doomed = False
+
+    @override
+    def _tend(self):
+        """Die if doomed."""
+        if self.doomed:
+            raise SystemExit("killed")
+        return super()._tend()
+
+    def kill(self):
+        """Doom the thread, and wake it to its fate."""
+        with self._lock:
+            self.doomed = True
+            self._timer.notify()
+
+
+class Recorded(Submission):
+    """Writes down when it breaks and opens, in the order in which that takes effect."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.events = []
+
+    @override
+    def _break_locked(self, failure, *, certain):
+        """Write it down."""
+        if self._failure is None:
+            self.events.append(("broken", self._next, self._sending))
+        return super()._break_locked(failure, certain=certain)
+
+    @override
+    def reopen(self):
+        """Write it down."""
+        super().reopen()
+        self.events.append(("open",))
+
+
+class Run:
+    """One schedule against one world."""
+
+    def __init__(self, h, policy):
+        self.h = h
+        self.world = h.World(max_threads=3, lane_threads=1)
+        self.world.poller = MortalPoller(self.world.server.retrieve, max_threads=3, lane_threads=1, policy=policy)
+        self.pipeline = Recorded("m", self.world.poller, budget=self.world.budget)
+        self.world.keepers.append(self.pipeline)
+        self.dispatcher = self.world.dispatcher(max_threads=2)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.numbers = itertools.count()
+        self.count = itertools.count()
+        self.training, self.samples, self.finished = [], [], []
+
+    def request(self, label, fate):
+        """Make a request that meets its fate."""
+        h = self.h
+        refusals = {"refused": h.refused(), "lost": h.lost(), "bug": KeyError("bug")}
+        polls = {
+            "pending": [Pending(), Pending("paused_capacity", "x"), Ready(label)],
+            "flaky": [h.refused(503), h.refused(400), h.lost(), Ready(label)],
+            "failed": [Failed(h.failed())],
+            "expired": [Pending(), h.refused(410)],
+            "kills retrieval": [SystemExit()],
+        }
+        events = self.pipeline.events if label[0] == "t" else []
+        part = self.world.part(
+            label,
+            refuse=refusals.get(fate),
+            answers=polls.get(fate),
+            before=lambda: self.gate.wait(WAIT_S) and fate == "slow" and threading.Event().wait(0.001),
+        )
+        sent = part.send
+
+        def send(seq_id):
+            request_id = sent(seq_id)
+            events.append(("accepted", seq_id))
+            return request_id
+
+        return type(part)(send=send, size=part.size)
+
+    def keep(self, futures, name, future):
+        """Remember a future, and when it is completed."""
+        futures.append(future)
+        future.add_done_callback(lambda done: self.finished.append((name, done)))
+
+    def submit(self, fates):
+        """Submit an operation of one request per fate."""
+        name = next(self.count)
+        parts = [self.request(("t", name, index), fate) for index, fate in enumerate(fates)]
+        self.keep(self.training, name, self.pipeline.submit("fb", parts, lambda results: (name, results)))
+
+    def staged(self, fates, loss):
+        """Submit an operation in two halves."""
+        name = next(self.count)
+        parts = [self.request(("t", name, index), fate) for index, fate in enumerate(fates)]
+
+        def between(results):
+            assert [("t", name, index) for index in range(len(fates))] == results
+            if loss == "raises":
+                raise ZeroDivisionError
+            if loss == "exits":
+                raise SystemExit
+            return [] if loss == "empty" else [self.request(("t", name, 9), "ok")]
+
+        self.keep(
+            self.training, name, self.pipeline.submit_staged("custom", parts, between, lambda results: (name, results))
+        )
+
+    def sample(self, fate):
+        """Submit a sample."""
+        part = self.request(("s", next(self.count), 0), fate)
+        self.keep(self.samples, None, self.dispatcher.submit("sample", part, self.numbers))
+
+    def do(self, action, *arguments):
+        """Do one thing of the schedule; the errors that a caller may get are no failure of the test."""
+        futures = self.training + self.samples
+        try:
+            if action in ("submit", "staged", "sample"):
+                getattr(self, action)(*arguments)
+            elif action == "cancel" and futures:
+                futures[arguments[0] % len(futures)].cancel()
+            elif action == "wait" and futures and self.gate.is_set():
+                self.settle(futures[arguments[0] % len(futures)])
+            elif action in ("hold", "release"):
+                self.gate.clear() if action == "hold" else self.gate.set()
+            elif action == "reopen":
+                self.pipeline.reopen()
+            elif action == "break":
+                self.pipeline.break_(ClientClosedError("session ended"), "heartbeat")
+            elif action == "kill poller":
+                self.world.poller.kill()
+            elif action in ("close", "abort"):
+                self.gate.set()
+                self.pipeline.close(drain=action == "close", timeout=WAIT_S)
+        except PipelineBrokenError as error:
+            if error.__cause__ is None:
+                raise
+        except ClientClosedError:
+            if self.pipeline.state is not PipelineState.CLOSED and not self.world.poller.doomed:
+                raise
+
+    def settle(self, future):
+        """Wait for an outcome, whatever it is; a wait that ends without one is the hang we look for."""
+        with contextlib.suppress(concurrent.futures.CancelledError):
+            future.exception(WAIT_S)
+
+    def finish(self, drain):
+        """Close everything, and wait for every future and thread."""
+        self.gate.set()
+        for keeper in (self.pipeline, self.dispatcher):
+            keeper.close(drain=drain, timeout=WAIT_S)
+        for future in self.training + self.samples:
+            self.settle(future)
+        self.world.poller.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("tinkex-"):
+                thread.join(WAIT_S)
+
+    def check(self):
+        """Compare what happened with what was promised."""
+        server = self.world.server
+        numbers = [event[1] for event in self.pipeline.events if event[0] == "accepted"]
+        assert list(range(1, len(numbers) + 1)) == numbers, "a gap, a duplicate, or out of order"
+        sent = [label for label in server.labels if label[0] == "t"]
+        assert sorted(sent) == sent, "one operation overtook another"
+        names = [name for name, future in self.finished if name is not None and _succeeded(future)]
+        assert sorted(names) == names, "results came out of order"
+        assert len(self.finished) == len(self.training) + len(self.samples), "completed other than exactly once"
+        for name, future in self.finished:
+            if name is not None and _succeeded(future):
+                assert name == future.result()[0], "somebody else's result"
+        self.check_nothing_was_sent_while_broken()
+        assert self.world.budget.acquire(10_000, timeout=0), "bytes were lost"
+        assert [] == self.h.threads()
+
+    def check_nothing_was_sent_while_broken(self):
+        """Compare the requests that were accepted with the times at which the pipeline was broken."""
+        allowed = None
+        for kind, *details in self.pipeline.events:
+            if kind == "broken":
+                number, sending = details
+                # A request that was being sent when the pipeline broke is on the server, and no other.
+                allowed = {number} if sending else set()
+            elif kind == "open":
+                allowed = None
+            elif allowed is not None:
+                assert details[0] in allowed, "sent after the pipeline broke"
+                allowed.clear()
+
+
+def _succeeded(future):
+    return not future.cancelled() and future.exception(0) is None
+
+
+@given(schedule=schedules, drain=st.booleans())
+def test_promises_are_kept_on_any_schedule(h, schedule, drain):
+    """No hang, no gap, no reordering, nothing sent while BROKEN, every future completed once, no thread left."""
+    common, rare_action, rest = schedule
+    run = Run(h, h.FAST_POLLS)
+    try:
+        for action in [*common, *rare_action, *rest]:
+            run.do(*action)
+    finally:
+        run.finish(drain)
+    note(f"{run.pipeline.events}")
+    run.check()

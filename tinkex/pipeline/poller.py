@@ -1,0 +1,418 @@
+"""One poller for a session: asks the server for the outcome of every accepted operation until it is known.
+
+Threads::
+
+    tinkex-poller        starts the others when there is more to ask than threads, and wakes them when a
+                         pause ends
+    tinkex-retrieve-<i>  each holds one long poll; the one that got the answer completes the future and takes
+                         the next poll itself, so an answer costs no hand-off between threads
+
+Operations of one model (a *lane*) finish in the order in which they were sent, so only the first of each lane
+is asked for. Operations without a lane (samples) are asked for first come first served; they never take all
+threads, so that a training step does not wait behind ten thousand samples. The number of threads depends on
+``max_threads`` alone.
+
+What an answer means is decided by :func:`~tinkex.pipeline.step.step`, a pure function.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import attrs
+
+from tinkex.errors import ClientClosedError
+from tinkex.pipeline.process import forked_error, renewed, survive_fork
+from tinkex.pipeline.step import Failed, Outcome, PollAgain, PollPolicy, Progress, Ready, step
+
+__all__ = ["Poller", "Watched"]
+
+logger = logging.getLogger(__name__)
+
+_FORGOTTEN = object()
+
+
+@attrs.define(kw_only=True, slots=True, eq=False)
+class Watched:
+    """One accepted request whose outcome the poller finds out; subclasses say what becomes of it.
+
+    The ``on_`` methods are called on a thread of the poller, never with a lock held, and for one lane one
+    after the other (unless the poller dies). Of ``on_ready`` and ``on_failed`` at most one is called, once:
+    exactly one, unless the lane is forgotten first.
+
+    Attributes:
+        request_id: The server's name for it.
+        request_type: What the server calls its type, such as ``ForwardBackward``.
+        lane: The model whose order it keeps; None if it is independent.
+        decode: Whatever ``retrieve`` needs to decode the result.
+        submit_s: How long the submit took, in seconds.
+        polls: How often it has been asked for before.
+    """
+
+    request_id: str
+    request_type: str = ""
+    lane: Hashable = None
+    decode: Any = None
+    submit_s: float = 0.0
+    polls: int = attrs.field(default=0, init=False)
+    progress: Progress = attrs.field(factory=Progress, init=False)
+
+    def on_pending(self, queue_state: str, reason: str | None) -> None:
+        """It is not done; the server said why, or could not be asked for this reason."""
+
+    def on_ready(self, value: Any) -> None:
+        """It is done."""
+        raise NotImplementedError
+
+    def on_failed(self, error: BaseException) -> None:
+        """It failed, or its outcome cannot be known."""
+        raise NotImplementedError
+
+
+class Poller:
+    """Finds out the outcome of everything it is given to watch. Public methods are thread-safe."""
+
+    def __init__(
+        self,
+        retrieve: Callable[[Watched], Outcome],
+        *,
+        max_threads: int = 32,
+        lane_threads: int = 4,
+        policy: PollPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        noise: Callable[[], float] = random.random,
+    ) -> None:
+        """Make a poller; no thread starts before there is something to watch.
+
+        Args:
+            retrieve: Asks once for the outcome, blocking as long as the server holds the request. May raise
+                ``TinkexError``; any other exception fails the operation with itself.
+            max_threads: Polls that may be open at once, at least 1.
+            lane_threads: How many of these only operations of a lane may use (as far as that leaves one).
+            policy: How polls are repeated.
+            clock: Monotonic seconds.
+            noise: Random numbers in [0, 1).
+        """
+        self._retrieve = retrieve
+        self._max_threads = max_threads
+        self._max_free = max(1, max_threads - lane_threads)
+        self._policy = policy or PollPolicy()
+        self._clock = clock
+        self._noise = noise
+        self._pid = os.getpid()
+        self._ticks = itertools.count()  # keeps equal times in the heap in order
+        self._make_locks()
+        # guarded by _lock
+        self._error: ClientClosedError | None = None
+        self._poller: threading.Thread | None = None
+        self._watched: dict[Watched, object] = {}  # everything whose outcome is not known
+        self._lanes: dict[Hashable, deque[Watched]] = {}
+        self._heads: deque[Watched] = deque()  # first of their lane, due now
+        self._free: deque[Watched] = deque()  # without a lane, due now
+        self._later: list[tuple[float, int, Watched]] = []  # a heap of those whose pause has not ended
+        self._free_open = 0  # polls of those without a lane that are open now
+        self._threads: set[int] = set()  # idents of the retrieval threads
+        self._count = 0  # retrieval threads, started or about to
+        self._idle = 0  # of these, waiting to be called
+        self._called = 0  # of these, called and not yet arrived
+        # used by the poller thread only
+        self._hired = 0
+        survive_fork(self)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # retrieval threads wait here to be called
+        self._timer = threading.Condition(self._lock)  # the poller thread waits here
+
+    # --- public ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the poller thread, so that it is there even if the first watch comes while the program ends.
+
+        Raises:
+            ClientClosedError: The poller is closed, or a thread can no longer be started.
+        """
+        if self._poller is not None and self._error is None:
+            return
+        with self._lock:
+            self._raise_if_ended_locked()
+            if self._poller is None:
+                thread = threading.Thread(target=self._run, name="tinkex-poller", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise ClientClosedError("the program is ending", reason="exit") from error
+                self._poller = thread
+
+    def watch(self, watched: Watched) -> None:
+        """Find out the outcome of ``watched``; those of one lane finish in the order of these calls.
+
+        Raises:
+            ClientClosedError: The poller is closed or has died; ``watched`` is told nothing.
+        """
+        self.start()
+        with self._lock:
+            self._raise_if_ended_locked()
+            self._watched[watched] = None
+            lane = self._lanes.setdefault(watched.lane, deque()) if watched.lane is not None else None
+            if lane is not None:
+                lane.append(watched)
+            if lane is None or lane[0] is watched:
+                self._due_locked(watched)
+                self._call_locked()
+
+    def forget(self, lane: Hashable) -> None:
+        """Stop asking for everything in ``lane`` and say nothing of it; an open read is abandoned."""
+        with self._lock:
+            for watched in self._lanes.pop(lane, ()):
+                self._watched.pop(watched, None)
+
+    def close(self, error: ClientClosedError | None = None, *, timeout: float = 2.0) -> None:
+        """Stop, and fail everything that is watched.
+
+        A read in progress is abandoned: its thread is a daemon and ends with it.
+
+        Args:
+            error: What to fail with; a plain "closed" unless given.
+            timeout: How long to wait for threads that are not in the middle of a read.
+        """
+        self._end(error or ClientClosedError("the client was closed before the result came"))
+        poller = self._poller
+        if poller is not None and poller is not threading.current_thread():
+            poller.join(timeout)
+
+    def on_own_thread(self) -> bool:
+        """Return True if the caller runs on a thread of this poller, so that waiting would stop it."""
+        ident = threading.get_ident()
+        return ident in self._threads or (self._poller is not None and self._poller.ident == ident)
+
+    def __len__(self) -> int:
+        """Return how many requests are watched."""
+        return len(self._watched)
+
+    def after_fork(self) -> None:
+        """Close in a child process; the owners of the promises fail them."""
+        self._make_locks()
+        self._error = self._error or forked_error(self._pid)
+        self._watched.clear()
+        self._poller = None
+
+    # --- the poller thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._tend():
+                pass
+        except BaseException as error:  # rule 3: no thread dies holding promises
+            self._die(error)
+
+    def _tend(self) -> bool:
+        """Start a thread if one is missing, else wait; False if the poller has ended."""
+        with self._lock:
+            if self._error is not None:
+                return False
+            self._promote_locked()
+            self._call_locked()
+            if self._takable_locked() <= self._called or self._count >= self._max_threads:
+                self._timer.wait(self._pause_locked())
+                return True
+            self._count += 1
+            self._called += 1
+        self._hire()
+        return True
+
+    def _hire(self) -> None:
+        self._hired += 1
+        try:
+            threading.Thread(target=self._serve, name=f"tinkex-retrieve-{self._hired}", daemon=True).start()
+        except RuntimeError:
+            # The interpreter is ending and allows no new threads, so this one asks.
+            with self._lock:
+                self._count -= 1
+                self._called -= 1
+                watched = self._take_locked()
+            if watched is not None:
+                again = self._ask(watched)
+                with self._lock:
+                    self._leave_locked(watched, again)
+
+    def _pause_locked(self) -> float | None:
+        return max(0.0, self._later[0][0] - self._clock()) if self._later else None
+
+    # --- the retrieval threads ------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        held: Watched | None = None
+        again: PollAgain | None = None
+        with self._lock:
+            self._called -= 1
+            self._threads.add(threading.get_ident())
+        try:
+            while (held := self._next(held, again)) is not None:
+                again = None
+                # A bulk endpoint would take several here, and ask once for all of them.
+                again = self._ask(held)
+        except BaseException as error:  # rule 3
+            logger.exception("a retrieval thread of tinkex died")
+            if held is not None:
+                self._lose(held, error)
+        finally:
+            with self._lock:
+                self._count -= 1
+                self._threads.discard(threading.get_ident())
+                self._timer.notify()
+
+    def _next(self, held: Watched | None, again: PollAgain | None) -> Watched | None:
+        """Put back or finish what was held, and take the next; None if the poller has ended."""
+        with self._lock:
+            if held is not None:
+                self._leave_locked(held, again)
+            while self._error is None:
+                watched = self._take_locked()
+                if watched is not None:
+                    self._call_locked()
+                    return watched
+                self._idle += 1
+                self._work.wait()
+                self._called -= 1
+            return None
+
+    def _ask(self, watched: Watched) -> PollAgain | None:
+        """Poll once. Returns when to poll again, or None if the outcome is known and was delivered."""
+        started = self._clock()
+        outcome: object
+        try:
+            outcome = self._retrieve(watched)
+        except Exception as error:
+            outcome = error
+        watched.polls += 1
+        verdict = step(
+            watched.progress,
+            outcome,
+            elapsed=self._clock() - started,
+            policy=self._policy,
+            noise=self._noise(),
+        )
+        if isinstance(verdict, PollAgain):
+            watched.progress = verdict.progress
+            watched.on_pending(verdict.queue_state, verdict.reason)
+            return verdict
+        self._deliver(watched, verdict)
+        return None
+
+    def _deliver(self, watched: Watched, verdict: Ready | Failed) -> None:
+        """Tell the outcome, unless it was forgotten meanwhile; what follows in its lane is not yet polled."""
+        with self._lock:
+            if self._watched.pop(watched, _FORGOTTEN) is _FORGOTTEN:
+                return
+        if isinstance(verdict, Ready):
+            watched.on_ready(verdict.value)
+        else:
+            watched.on_failed(verdict.error)
+
+    def _lose(self, watched: Watched, error: BaseException) -> None:
+        try:
+            self._deliver(watched, Failed(_death(error)))
+        finally:
+            with self._lock:
+                self._leave_locked(watched, None)
+
+    # --- the schedule ---------------------------------------------------------------------------------------
+
+    def _due_locked(self, watched: Watched) -> None:
+        (self._free if watched.lane is None else self._heads).append(watched)
+
+    def _promote_locked(self) -> None:
+        while self._later and self._later[0][0] <= self._clock():
+            self._due_locked(heapq.heappop(self._later)[2])
+
+    def _takable_locked(self) -> int:
+        return len(self._heads) + min(len(self._free), self._max_free - self._free_open)
+
+    def _take_locked(self) -> Watched | None:
+        """Take what is due, lanes first; None if nothing is, or if all polls for samples are open."""
+        if self._later:
+            self._promote_locked()
+        while self._takable_locked() > 0:
+            watched = self._heads.popleft() if self._heads else self._free.popleft()
+            if watched in self._watched:
+                self._free_open += watched.lane is None
+                return watched
+        return None
+
+    def _leave_locked(self, watched: Watched, again: PollAgain | None) -> None:
+        """Schedule ``watched`` again, or let the next of its lane come."""
+        self._free_open -= watched.lane is None
+        if again is not None:
+            if watched in self._watched:
+                self._again_locked(watched, again.delay)
+            return
+        lane = self._lanes.get(watched.lane)
+        if lane and lane[0] is watched:
+            lane.popleft()
+            if lane:
+                self._due_locked(lane[0])
+            else:
+                del self._lanes[watched.lane]
+
+    def _again_locked(self, watched: Watched, delay: float) -> None:
+        if delay <= 0:
+            self._due_locked(watched)
+            return
+        entry = (self._clock() + delay, next(self._ticks), watched)
+        heapq.heappush(self._later, entry)
+        if self._later[0] is entry:
+            self._timer.notify()
+
+    def _call_locked(self) -> None:
+        """Call as many threads as there is work for that nobody is on the way to."""
+        missing = self._takable_locked() - self._called
+        while missing > 0 and self._idle:
+            self._idle -= 1
+            self._called += 1
+            missing -= 1
+            self._work.notify()
+        if missing > 0 and self._count < self._max_threads:
+            self._timer.notify()
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _raise_if_ended_locked(self) -> None:
+        if self._error is not None:
+            raise renewed(self._error)
+
+    def _die(self, error: BaseException) -> None:
+        logger.error("the poller of tinkex died", exc_info=error)
+        self._end(_death(error))
+
+    def _end(self, error: ClientClosedError) -> None:
+        with self._lock:
+            self._error = self._error or error
+            orphans = list(self._watched)
+            for schedule in (self._watched, self._lanes, self._heads, self._free, self._later):
+                schedule.clear()
+            self._work.notify_all()
+            self._timer.notify_all()
+        for watched in orphans:
+            try:
+                watched.on_failed(renewed(error))
+            except Exception:
+                logger.exception("could not fail %s", watched.request_id)
+
+
+def _death(cause: BaseException) -> ClientClosedError:
+    error = ClientClosedError(
+        f"the thread that fetched results died of {type(cause).__name__}: {cause}; create a new client",
+        reason="poller died",
+    )
+    error.__cause__ = cause
+    return error
