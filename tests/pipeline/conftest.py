@@ -1,17 +1,14 @@
-"""A scripted server, and the rule that no test leaves a thread behind."""
+"""A scripted server."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from typing_extensions import override
 
 from tinkex.errors import APIConnectionError, RequestFailedError, error_from_status
@@ -29,11 +26,6 @@ from tinkex.pipeline import (
     Wiring,
 )
 
-_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
-settings.register_profile("fast", max_examples=50, **_COMMON)
-settings.register_profile("ci", max_examples=1000, **_COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
-
 BOUND = 20.0
 """Seconds after which something that must happen has not happened."""
 FAST_POLLS = PollPolicy(initial_wait_s=0.0005, max_wait_s=0.002)
@@ -42,18 +34,6 @@ FAST_POLLS = PollPolicy(initial_wait_s=0.0005, max_wait_s=0.002)
 def tinkex_threads() -> list[str]:
     """Return the names of the threads of tinkex."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("tinkex-")]
-
-
-@pytest.fixture(autouse=True)
-def no_threads_left() -> Iterator[None]:
-    """Fail a test that leaves a thread of tinkex running."""
-    yield
-    deadline = time.monotonic() + 5.0
-    while tinkex_threads() and time.monotonic() < deadline:
-        for thread in threading.enumerate():
-            if thread.name.startswith("tinkex-"):
-                thread.join(0.05)
-    assert [] == tinkex_threads()
 
 
 class Clock:

@@ -38,7 +38,7 @@ class ServiceClient:
     """Connects to a server and makes the clients that train and sample.
 
     Nothing is sent before it is needed. Use it in a ``with`` statement: leaving it waits for what was submitted;
-    leaving it with an exception cancels what is still queued.
+    leaving it with an exception cancels what is still queued::
 
         with ServiceClient(base_url="local") as service:
             train = service.create_lora_training_client("tinkex/tiny", rank=16)

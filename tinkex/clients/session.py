@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -32,6 +33,7 @@ from tinkex.pipeline import (
     SamplePolicy,
     Submission,
     Watched,
+    Wiring,
     forked_error,
 )
 from tinkex.resources import TinkexAPI
@@ -120,14 +122,20 @@ class Session:
         """Prepare; no request is sent and no thread starts."""
         self.config = config
         self.user_metadata = dict(user_metadata or {})
-        self.api = api = TinkexAPI(config)
-        # What must still be possible while this session closes: one attempt, which close() does not forbid.
+        self._give_up = threading.Event()  # ends the waits between attempts
+        self.api = api = TinkexAPI(config, stop=self._give_up)
+        # What must still be possible while this session closes: one attempt, which giving up does not forbid.
         self._last_api = api.with_options(retry=RetryPolicy.none(), stop=threading.Event())
         self.uploads = ByteBudget(config.max_upload_bytes)
         self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
-        self.calls = CallPool("the session")
+        self._wiring = Wiring(owner=self)
+        self.calls = CallPool("the session", wiring=self._wiring)
         self._dispatcher = SampleDispatcher(
-            "the session", self._poller, gate=_gates.get(config), max_threads=config.sample_threads
+            "the session",
+            self._poller,
+            gate=_gates.get(config),
+            max_threads=config.sample_threads,
+            wiring=self._wiring,
         )
         self.samplers = itertools.count()
         self._models = itertools.count()
@@ -140,7 +148,7 @@ class Session:
         self._submissions: weakref.WeakSet[Submission] = weakref.WeakSet()
         self._heartbeat: Heartbeat | None = None
         self._events: EventLog | None = None
-        self._finalizer: weakref.finalize[[], Session] | None = None
+        self._finalizer: weakref.finalize[Any, Session] | None = None
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -195,8 +203,7 @@ class Session:
         if self.config.telemetry:
             self._events = EventLog(api.telemetry.send, session_id)
             self._events.start()
-        # Not waiting for the thread: collection may happen on any thread, at any time.
-        self._finalizer = weakref.finalize(self, heartbeat.stop, 0)
+        self._finalizer = weakref.finalize(self, _clean_up, heartbeat, self._events, self._poller, self.api)
         self._finalizer.atexit = False
 
     # --- what the clients need --------------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ class Session:
         """Return the pipeline of a model; it is closed together with the session."""
         with self._lock:
             self.check_open()
-            submission = Submission(model_id, self._poller, budget=self.uploads)
+            submission = Submission(model_id, self._poller, budget=self.uploads, wiring=self._wiring)
             self._submissions.add(submission)
         return submission
 
@@ -277,7 +284,7 @@ class Session:
             submissions, session_id = list(self._submissions), self._id
         pending = self.pending()
         if not drain:
-            self.api.close()  # nobody waits out a back-off
+            self._give_up.set()  # nobody waits out a back-off
         for keeper in (*submissions, self._dispatcher, self.calls):
             keeper.close(drain=drain, timeout=max(0.0, deadline - self._clock()))
         _report_dropped(pending)
@@ -286,6 +293,8 @@ class Session:
         if session_id is not None:
             self._say_farewell(session_id)
         self.api.close()
+        if self._finalizer is not None:
+            self._finalizer.detach()
         at_exit.forget(self)
 
     def _say_farewell(self, session_id: str) -> None:
@@ -306,6 +315,21 @@ class Session:
         if self._closed is not None:
             return "closed"
         return f"session {self._id}" if self._id else "no session yet"
+
+
+def _clean_up(heartbeat: Heartbeat, events: EventLog | None, poller: Poller, api: TinkexAPI) -> None:
+    """End the threads of a session that was collected; nothing of it is under way, or it would not have been."""
+
+    def work() -> None:
+        if events is not None:
+            events.stop()
+        heartbeat.stop()
+        poller.close()
+        api.close()
+
+    # On a thread of its own: collection can happen anywhere, also where a lock of these objects is held.
+    with contextlib.suppress(RuntimeError):  # the program is ending, and so do they
+        threading.Thread(target=work, name="tinkex-cleanup", daemon=True).start()
 
 
 def _log_messages(answer: CreateSessionResponse) -> None:

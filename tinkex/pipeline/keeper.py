@@ -53,12 +53,14 @@ class Wiring:
             shut down by ``close``; one that runs its tasks at once, in the calling thread, works too.
         observers: Called on each phase change of each operation, on the thread where it happens.
         exit_deadline: How long operations are still sent after the end of the program.
+        owner: Kept alive while operations are under way, so that it is not collected and closed beneath them.
     """
 
     clock: Callable[[], float] = time.monotonic
     executor: Executor | None = None
     observers: Iterable[Observer] = ()
     exit_deadline: ExitDeadline | None = None
+    owner: object = None
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -91,6 +93,7 @@ class PromiseKeeper:
         self._executor = wiring.executor or ThreadPoolExecutor(threads, thread_name_prefix=thread_name)
         self._clock = wiring.clock
         self._observers = wiring.observers
+        self._owner = wiring.owner
         self._exit = wiring.exit_deadline or ExitDeadline(wiring.clock)
         self._pid = os.getpid()
         self._make_locks()

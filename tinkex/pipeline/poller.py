@@ -252,15 +252,17 @@ class Poller:
 
     def _serve(self) -> None:
         held: Watched | None = None
-        again: PollAgain | None = None
         with self._lock:
             self._called -= 1
             self._threads.add(threading.get_ident())
         try:
-            while (held := self._next(held, again)) is not None:
-                again = None
+            while (held := self._next()) is not None:
                 # A bulk endpoint would take several here, and ask once for all of them.
                 again = self._ask(held)
+                with self._lock:
+                    self._leave_locked(held, again)
+                # A thread that waits for work must not keep a result alive.
+                held = again = None
         except BaseException as error:  # rule 3
             logger.exception("a retrieval thread of tinkex died")
             if held is not None:
@@ -271,11 +273,9 @@ class Poller:
                 self._threads.discard(threading.get_ident())
                 self._timer.notify()
 
-    def _next(self, held: Watched | None, again: PollAgain | None) -> Watched | None:
-        """Put back or finish what was held, and take the next; None if the poller has ended."""
+    def _next(self) -> Watched | None:
+        """Take what is due next, waiting for it; None if the poller has ended."""
         with self._lock:
-            if held is not None:
-                self._leave_locked(held, again)
             while self._error is None:
                 watched = self._take_locked()
                 if watched is not None:
