@@ -1,0 +1,98 @@
+"""What all commands share: which server they talk to, and the options that say so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import click
+
+from tinkex.config import LOCAL, ClientConfig
+from tinkex.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tinkex.clients import ServiceClient
+
+__all__ = ["App", "choose_model", "server_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+FIRST_CONTACT_ATTEMPTS = 6
+"""How often to try to reach a server at first, within a second or so. Later failures are retried for minutes."""
+
+
+def _connect(base_url: str | None) -> ServiceClient:
+    """Make a client; whoever mistyped an address or a key is told at once."""
+    from tinkex.clients import ServiceClient
+
+    config = ClientConfig.from_env(base_url=base_url)
+    if not config.is_local:
+        few = attrs.evolve(config.retry, max_attempts=FIRST_CONTACT_ATTEMPTS)
+        with ServiceClient(config=attrs.evolve(config, retry=few)) as first:
+            first.get_server_capabilities()
+    return ServiceClient(config=config)
+
+
+def _serve(**options: Any) -> None:
+    from tinkex.local import serve
+
+    serve(**options)
+
+
+@attrs.define(kw_only=True, slots=True)
+class App:
+    """The object of the click context; its callables are what tests replace.
+
+    Attributes:
+        connect: Makes a client for a base URL.
+        serve: Runs a server until it is interrupted.
+        debug: Show tracebacks.
+    """
+
+    connect: Callable[[str | None], ServiceClient] = _connect
+    serve: Callable[..., None] = _serve
+    debug: bool = False
+
+    def open(self, base_url: str | None) -> ServiceClient:
+        """Connect to the server that the options and the environment name.
+
+        With neither a key nor a base URL that is the embedded one; a line on stderr says so.
+        """
+        if not base_url and not os.environ.get("TINKER_API_KEY", "").strip():
+            base_url = LOCAL
+            click.echo(
+                "TINKER_API_KEY is not set: using the embedded server on this machine. "
+                "Set it for the hosted service, or give --base-url.",
+                err=True,
+            )
+        return self.connect(base_url)
+
+
+def server_options(command: F) -> F:
+    """Add ``--base-url`` to a command."""
+    return click.option(
+        "--base-url",
+        envvar="TINKER_BASE_URL",
+        metavar="URL",
+        help="The server; 'local' is the embedded one. Default: TINKER_BASE_URL; else the hosted service if "
+        "TINKER_API_KEY is set; else local.",
+    )(command)
+
+
+def choose_model(service: ServiceClient, wanted: str | None) -> str:
+    """Return the base model to use: the wanted one, or the only one that the server offers.
+
+    Raises:
+        ConfigurationError: None is wanted and the server offers several; lists them.
+    """
+    if wanted:
+        return wanted
+    offered = [model.model_name for model in service.get_server_capabilities().supported_models if model.model_name]
+    if len(offered) == 1:
+        return offered[0]
+    raise ConfigurationError(
+        f"choose a base model with --model; this server offers {', '.join(sorted(offered)) or 'none'}"
+    )
