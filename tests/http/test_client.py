@@ -421,3 +421,28 @@ def test_no_connection_error_shows_the_key(serve, caplog):
     api.close()
     assert server.requests[0].headers["x-api-key"] == SECRET
     assert SECRET not in _everything(caught.value) + caplog.text
+
+
+def test_a_server_that_never_answered_is_given_up_soon():
+    """A wrong address costs seconds, not the minutes that a server which is known to exist is given."""
+    policy = RetryPolicy(initial_wait_s=4.0, jitter=0.0, max_wait_s=4.0, first_contact_s=10.0, max_elapsed_s=100.0)
+    now = [0.0]
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+
+    refused = errors.APIConnectionError("refused", maybe_sent=False)
+    script = Script(refused)
+    caller = ApiClient(
+        ClientConfig(base_url=URL, retry=policy), transport=script, sleep=pass_time, clock=lambda: now[0]
+    )
+    with pytest.raises(errors.APIConnectionError):
+        caller.call("GET", "/x")
+    assert 10.0 >= now[0]
+
+    script.answers = [OK, refused]
+    caller.call("GET", "/x")
+    now[0] = 0.0
+    with pytest.raises(errors.APIConnectionError):
+        caller.call("GET", "/x")
+    assert 90.0 < now[0] <= 100.0

@@ -138,6 +138,7 @@ class ApiClient:
         self._base_url = urldefragauth(config.base_url)
         self._has_key = any(name.lower() == "x-api-key" for name in self._headers)
         self._notes: set[str] = set()
+        self._reached = False  # the server has answered once
 
     def call(
         self,
@@ -181,6 +182,7 @@ class ApiClient:
                 response = self._transport.send(
                     method, path, body=body, headers=sent, timeout=wait, redirects=rules.redirects
                 )
+                self._reached = True
                 self._check(response, method, path, rules)
             except APIError as error:
                 error.idempotency_key, error.request_id = key, request_id
@@ -189,7 +191,7 @@ class ApiClient:
             return Answer(response=response, method=method, path=path, url=url, idempotency_key=key, attempts=number)
 
         return retry.call(
-            self.config.retry if rules.retried else RetryPolicy.none(),
+            self._policy(rules),
             attempt,
             stop=self.stop,
             operation=f"{method} {path}",
@@ -198,6 +200,15 @@ class ApiClient:
             clock=self._clock,
             sleep=self._sleep,
         )
+
+    def _policy(self, rules: CallRules) -> RetryPolicy:
+        """Return how often to try; a server that has never answered is more likely misspelt than restarting."""
+        if not rules.retried:
+            return RetryPolicy.none()
+        policy = self.config.retry
+        if self._reached or policy.first_contact_s >= policy.max_elapsed_s:
+            return policy
+        return attrs.evolve(policy, max_elapsed_s=policy.first_contact_s)
 
     def with_options(
         self,
