@@ -1,7 +1,7 @@
 """The end of a program that did not close its clients.
 
-By then ``concurrent.futures`` has let its workers send what was queued. What remains is to wait, for a bounded time, for
-what the server is still working on, and to say so; whoever does not want to wait presses Ctrl-C.
+By then ``concurrent.futures`` has let its workers send what was queued. What remains is to wait, for a bounded time,
+for what the server is still working on, and to say so; whoever does not want to wait presses Ctrl-C.
 """
 
 from __future__ import annotations

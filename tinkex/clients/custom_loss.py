@@ -1,7 +1,8 @@
 """A loss of the user's own, computed here: the logprobs come from the server, the gradient goes back to it.
 
-The server's ``cross_entropy`` is the sum of - w l over tokens, so its gradient with respect to a logprob l is - w. With
-weights w = - dC/dl the server therefore accumulates exactly the gradient of the user's loss C (the chain rule through l).
+The server's ``cross_entropy`` is the sum of - w l over tokens, so its gradient with respect to a logprob l is - w.
+With weights w = - dC/dl the server therefore accumulates exactly the gradient of the user's loss C (the chain rule
+through l).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class CustomLoss:
             loss, metrics = self._call(torch, logprobs)
             gradients = torch.autograd.grad(loss, logprobs, allow_unused=True)
         self.value, self.metrics = float(loss.detach()), dict(metrics)
-        return [_with_gradient(datum, gradient) for datum, gradient in zip(self.data, gradients)]
+        return [_with_gradient(datum, gradient) for datum, gradient in zip(self.data, gradients, strict=True)]
 
     def _call(self, torch: Any, logprobs: list[torch.Tensor]) -> tuple[torch.Tensor, Mapping[str, float]]:
         returned = self.loss_fn(self.data, logprobs)
@@ -115,7 +116,9 @@ def _only_targets(index: int, datum: Datum) -> Datum:
     target = datum.loss_fn_inputs.get("target_tokens")
     if target is None:
         field = f"data[{index}].loss_fn_inputs['target_tokens']"
-        raise InvalidInputError(f"{field} is missing: a custom loss needs the tokens to score", field=field, index=index)
+        raise InvalidInputError(
+            f"{field} is missing: a custom loss needs the tokens to score", field=field, index=index
+        )
     weights = datum.loss_fn_inputs.get("weights") or TensorData(
         data=[0.0] * math.prod(target.full_shape), dtype="float32", shape=target.full_shape
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from tinkex.clients.ready import ReadyClient
 from tinkex.clients.twins import async_twins
 from tinkex.pipeline import APIFuture
 from tinkex.types import (
@@ -48,7 +49,7 @@ T = TypeVar("T")
         "get_sampler",
     )
 )
-class RestClient:
+class RestClient(ReadyClient):
     """Runs, checkpoints, sessions and samplers of the account. Make one with ``ServiceClient.create_rest_client``.
 
     Every call returns an :class:`~tinkex.APIFuture` at once; a few of them are sent at a time. None of them needs a
@@ -95,9 +96,7 @@ class RestClient:
     def list_user_checkpoints(self, limit: int = 100, offset: int = 0) -> APIFuture[CheckpointsListResponse]:
         """Return a page of all checkpoints of the account, newest first."""
         weights = self._session.api.weights
-        return self._call(
-            "list_user_checkpoints", lambda: weights.list_user_checkpoints(limit=limit, offset=offset)
-        )
+        return self._call("list_user_checkpoints", lambda: weights.list_user_checkpoints(limit=limit, offset=offset))
 
     def get_checkpoint_archive_url(
         self, training_run_id: str, checkpoint_id: str
@@ -184,10 +183,6 @@ class RestClient:
         """Return what a sampler samples from."""
         service = self._session.api.service
         return self._call("get_sampler", lambda: service.get_sampler(sampler_id))
-
-    def result(self, timeout: float | None = None) -> RestClient:
-        """Return itself: it is ready. For programs that treat a client as the future of one."""
-        return self
 
     def __repr__(self) -> str:
         """Show where it asks."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from tinkex.clients.processes import RANGE, SamplerState, random_clone, shared_session
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError, RequestFailedError
-from tinkex.pipeline import APIFuture, estimate_input
-from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams
+from tinkex.pipeline import APIFuture, Herald, Part, estimate_input
+from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData
 from tinkex.types.sampling import check_prompt
 from tinkex.types.weights import check_sampler_path
 
@@ -23,27 +25,58 @@ __all__ = ["SamplingClient"]
 
 T = TypeVar("T")
 
+_AGAIN = 3
+"""How often a sample is drawn anew whose result the server has lost."""
+
 
 @async_twins(threads=("get_base_model", "get_tokenizer"), values=("sample", "compute_logprobs"))
 class SamplingClient:
     """Samples from one set of weights, which never change. Make one with ``ServiceClient.create_sampling_client``.
 
     Every call returns an :class:`~tinkex.APIFuture` at once. Samples are independent: submit as many as you like, they
-    are sent a few at a time and hold no thread while the server works. Safe to use from several threads.
+    are sent a few at a time and hold no thread while the server works. Safe to use from several threads. ``cancel()``
+    of a future gives a sample up even while the server draws it.
+
+    It pickles, so it can be handed to worker processes (``multiprocessing`` with ``spawn``, joblib). The pickle holds
+    the settings **with the API key**: treat it like the key, or pass :meth:`get_sampler_handle` instead. The client
+    that made the sampler must stay open, because its session keeps the sampler alive.
     """
 
     def __init__(
-        self, session: Session, sampling_session_id: str, *, base_model: str | None = None, model_path: str | None = None
+        self,
+        session: Session,
+        sampling_session_id: str,
+        *,
+        base_model: str | None = None,
+        model_path: str | None = None,
+        record_stability_info: bool = False,
+        clone: int | None = 0,
     ) -> None:
-        """Attach to a sampler that the server has made."""
+        """Attach to a sampler that the server has made.
+
+        Args:
+            session: The connection.
+            sampling_session_id: The sampler.
+            base_model: Its base model, if known.
+            model_path: Its checkpoint, if it has one.
+            record_stability_info: Ask the server to keep figures on numerical stability with each sample.
+            clone: 0 for the client that made the sampler; None for a copy, which gets a number when it needs one.
+        """
         self.model_path = model_path
         self.base_model = base_model
         self._session = session
         self._sampling_session_id = sampling_session_id
-        self._numbers = itertools.count()
+        self._record_stability_info = record_stability_info
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._clone = clone
+        self._numbers: Iterator[int] | None = None
+        self._herald: Herald | None = None
 
     @classmethod
-    def create(cls, session: Session, model_path: str | None, base_model: str | None) -> SamplingClient:
+    def create(
+        cls, session: Session, model_path: str | None, base_model: str | None, record_stability_info: bool = False
+    ) -> SamplingClient:
         """Make a sampler on the server.
 
         Raises:
@@ -52,7 +85,13 @@ class SamplingClient:
         if model_path is not None:
             check_sampler_path(model_path)
         sampler_id = session.create_sampler(model_path, base_model)
-        return cls(session, sampler_id, base_model=base_model, model_path=model_path)
+        return cls(
+            session,
+            sampler_id,
+            base_model=base_model,
+            model_path=model_path,
+            record_stability_info=record_stability_info,
+        )
 
     def sample(
         self,
@@ -61,15 +100,27 @@ class SamplingClient:
         sampling_params: SamplingParams,
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: TensorData | None = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
     ) -> APIFuture[SampleResponse]:
         """Generate.
 
         Args:
-            prompt: What to continue; at least one token.
+            prompt: What to continue; at least one token. N below is its length.
             num_samples: How many sequences.
             sampling_params: How to sample.
             include_prompt_logprobs: Also return the logprob of each prompt token.
             topk_prompt_logprobs: Also return the k most likely tokens at each prompt position.
+            topk_sample_logprobs: Also return the k most likely tokens at each generated position.
+            target_prompt_logprobs: Also return the logprobs of these token ids: int64 ``[N - 1, K]``, row i for the
+                place of prompt token i + 1, -1 in cells where nothing is asked; dense, or sparse with
+                ``TensorData.from_torch_sparse(ids, pad_value=-1)``.
+            prompt_alt_tokens_k: Also draw this many other tokens for each place of the prompt but the first, at the
+                temperature of ``sampling_params``.
+            prompt_logprobs_last_n: Score only the last n prompt tokens, 1 to N - 1; the entries before them are None.
+                Needs ``include_prompt_logprobs``.
 
         Returns:
             A future whose ``sequences`` has ``num_samples`` entries with ``tokens``, ``logprobs`` and ``stop_reason``.
@@ -84,19 +135,37 @@ class SamplingClient:
             num_samples=num_samples,
             prompt_logprobs=bool(include_prompt_logprobs),
             topk_prompt_logprobs=topk_prompt_logprobs,
+            topk_sample_logprobs=topk_sample_logprobs,
+            target_prompt_logprobs=target_prompt_logprobs,
+            prompt_alt_tokens_k=prompt_alt_tokens_k,
+            prompt_logprobs_last_n=prompt_logprobs_last_n,
         )
-        return self._submit("sample", request, _whole)
+        return self._submit("sample", request, lambda response: response)
 
-    def compute_logprobs(self, prompt: ModelInput) -> APIFuture[list[float | None]]:
+    def compute_logprobs(
+        self, prompt: ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> APIFuture[list[float | None]]:
         """Score a text.
 
         Args:
             prompt: The tokens to score.
+            prompt_logprobs_last_n: Score only the last n tokens, 1 to the number of tokens less one; the entries
+                before them are None. Cheaper if the server knows the text before them.
 
         Returns:
             A future of one logprob for each token given those before it; the first is None.
+
+        Raises:
+            InvalidInputError: An argument cannot be used. Nothing was sent.
+            ClientClosedError: The client is closed.
         """
-        request = self._request(prompt, SamplingParams(max_tokens=1), num_samples=1, prompt_logprobs=True)
+        request = self._request(
+            prompt,
+            SamplingParams(max_tokens=1),
+            num_samples=1,
+            prompt_logprobs=True,
+            prompt_logprobs_last_n=prompt_logprobs_last_n,
+        )
         return self._submit("compute_logprobs", request, _prompt_logprobs)
 
     def get_base_model(self) -> str:
@@ -113,6 +182,31 @@ class SamplingClient:
         """
         return load_tokenizer(self.get_base_model())
 
+    def get_sampler_handle(self) -> str:
+        """Return a text that names the sampler and its server, without any credential.
+
+        :meth:`from_sampler_handle` makes clients of it in any process, as often as you like.
+        """
+        return self._state().to_handle()
+
+    @staticmethod
+    def from_sampler_handle(handle: str, *, api_key: str | None = None) -> SamplingClient:
+        """Make another client of a sampler.
+
+        Args:
+            handle: What :meth:`get_sampler_handle` returned, here or in another process.
+            api_key: The key; ``TINKER_API_KEY`` unless given. All other settings are those of the environment.
+
+        Raises:
+            InvalidInputError: The text is not a handle.
+            ConfigurationError: A setting cannot be used.
+        """
+        return _restore(SamplerState.from_handle(handle, api_key))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the settings, with the API key, and the name of the sampler."""
+        return _restore, (self._state(),)
+
     def result(self, timeout: float | None = None) -> SamplingClient:
         """Return itself: it is ready. For programs that treat a client as the future of one."""
         return self
@@ -127,29 +221,118 @@ class SamplingClient:
         source = self.model_path or self.base_model
         return f"SamplingClient({self._sampling_session_id}, {source!r})"
 
+    def _state(self) -> SamplerState:
+        return SamplerState(
+            config=self._session.config,
+            sampling_session_id=self._sampling_session_id,
+            base_model=self.base_model,
+            model_path=self.model_path,
+            record_stability_info=self._record_stability_info,
+        )
+
     def _request(self, prompt: ModelInput, sampling_params: SamplingParams, **options: Any) -> SampleRequest:
         check_prompt(prompt)
         if not isinstance(sampling_params, SamplingParams):
             raise InvalidInputError(
                 f"sampling_params must be a SamplingParams, got {sampling_params!r:.80}", field="sampling_params"
             )
-        return SampleRequest(
+        request = SampleRequest(
             prompt=prompt,
             sampling_params=sampling_params,
             sampling_session_id=self._sampling_session_id,
             seq_id=0,  # takes its number when it is sent
+            record_stability_info=self._record_stability_info,
             **options,
         )
+        _check_questions(request)
+        return request
 
     def _submit(self, operation: str, request: SampleRequest, finish: Callable[[SampleResponse], T]) -> APIFuture[T]:
+        session = self._session
+
         def send(seq_id: int) -> str:
-            return self._session.api.sampling.asample(attrs.evolve(request, seq_id=seq_id)).request_id
+            return session.api.sampling.asample(attrs.evolve(request, seq_id=seq_id)).request_id
 
-        return self._session.submit_sample(operation, send, estimate_input(request.prompt), self._numbers, finish)
+        def check_and_finish(response: SampleResponse) -> T:
+            _check_answers(request, response)
+            return finish(response)
+
+        session.check_open()
+        numbers, herald = self._attend()
+        part = Part(
+            send=send,
+            size=estimate_input(request.prompt),
+            request_type="Sample",
+            decode=SampleResponse,
+            again=_AGAIN,
+            withdraw=session.withdraw,
+            herald=herald,
+        )
+        return session.submit_sample(operation, part, numbers, check_and_finish)
+
+    def _attend(self) -> tuple[Iterator[int], Herald | None]:
+        """Return where the numbers of requests come from, and who hears of their results; made on first use."""
+        with self._lock:
+            if self._numbers is None:
+                if self._clone is None:
+                    self._clone = self._session.join_sampler(self._sampling_session_id) or random_clone()
+                self._herald = self._session.new_herald(self._sampling_session_id, self._clone)
+                self._numbers = itertools.count(self._clone * RANGE)
+            return self._numbers, self._herald
 
 
-def _whole(response: SampleResponse) -> SampleResponse:
-    return response
+def _restore(state: SamplerState) -> SamplingClient:
+    """Make a copy of a sampling client, in this process, with a number of its own."""
+    return SamplingClient(
+        shared_session(state.config),
+        state.sampling_session_id,
+        base_model=state.base_model,
+        model_path=state.model_path,
+        record_stability_info=state.record_stability_info,
+        clone=None,
+    )
+
+
+def _check_questions(request: SampleRequest) -> None:
+    """Refuse what a server would refuse or, worse, ignore."""
+    last_n, target = request.prompt_logprobs_last_n, request.target_prompt_logprobs
+    if last_n is None and target is None:
+        return
+    places = request.prompt.length - 1
+    if last_n is not None:
+        if not request.prompt_logprobs:
+            raise InvalidInputError(
+                "prompt_logprobs_last_n says which prompt tokens to score; set include_prompt_logprobs as well",
+                field="prompt_logprobs_last_n",
+            )
+        if last_n > places:
+            raise InvalidInputError(
+                f"prompt_logprobs_last_n is {last_n}; a prompt of {places + 1} tokens has {places} that can be scored",
+                field="prompt_logprobs_last_n",
+            )
+    if target is not None and (
+        not isinstance(target, TensorData) or target.dtype != "int64" or target.full_shape[:-1] != (places,)
+    ):
+        raise InvalidInputError(
+            f"target_prompt_logprobs must be an int64 TensorData of shape [{places}, K], a row for each prompt token but "
+            f"the first, got {target!r:.80}",
+            field="target_prompt_logprobs",
+        )
+
+
+def _check_answers(request: SampleRequest, response: SampleResponse) -> None:
+    """Refuse an answer of a server that has ignored a question, as servers older than the question do."""
+    if request.prompt_alt_tokens_k and response.prompt_alt_tokens is None:
+        raise _ignored("prompt_alt_tokens_k", "returned no prompt_alt_tokens")
+    if request.target_prompt_logprobs is not None and response.target_prompt_logprobs is None:
+        raise _ignored("target_prompt_logprobs", "returned none")
+    last_n, logprobs = request.prompt_logprobs_last_n, response.prompt_logprobs
+    if last_n is not None and logprobs is not None and any(value is not None for value in logprobs[:-last_n]):
+        raise _ignored("prompt_logprobs_last_n", "scored the tokens before as well")
+
+
+def _ignored(name: str, fact: str) -> RequestFailedError:
+    return RequestFailedError(f"{name} was asked for and the server {fact}; it may not know it", category="server")
 
 
 def _prompt_logprobs(response: SampleResponse) -> list[float | None]:

@@ -108,9 +108,7 @@ class ServiceClient:
             InvalidInputError: An argument cannot be used.
             RequestFailedError: The server could not make the model.
         """
-        lora = LoraConfig(
-            rank=rank, seed=seed, train_mlp=train_mlp, train_attn=train_attn, train_unembed=train_unembed
-        )
+        lora = LoraConfig(rank=rank, seed=seed, train_mlp=train_mlp, train_attn=train_attn, train_unembed=train_unembed)
         return self._create(base_model, lora, user_metadata)
 
     def create_training_client_from_state(

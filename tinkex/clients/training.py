@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinkex.clients.custom_loss import CustomLoss, CustomLossFn, import_torch
+from tinkex.clients.ready import ReadyClient
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError
-from tinkex.pipeline import APIFuture, Part, Submission, combine_outputs, estimate_datum, split
+from tinkex.pipeline import APIFuture, Part, combine_outputs, estimate_datum, split
 from tinkex.types import (
     AdamParams,
     Datum,
@@ -64,7 +65,7 @@ def _only(results: list[T]) -> T:
         "save_weights_for_sampler",
     ),
 )
-class TrainingClient:
+class TrainingClient(ReadyClient):
     """Trains one model. Make one with ``ServiceClient.create_lora_training_client``.
 
     Every operation returns an :class:`~tinkex.APIFuture` at once and is sent in the order of the calls, so submit
@@ -304,15 +305,6 @@ class TrainingClient:
         """
         self._submission.reopen()
 
-    def result(self, timeout: float | None = None) -> TrainingClient:
-        """Return itself: it is ready. For programs that treat a client as the future of one."""
-        return self
-
-    def __await__(self) -> Generator[Any, Any, TrainingClient]:
-        """Return itself, in a coroutine."""
-        return self
-        yield  # makes this a generator
-
     def __repr__(self) -> str:
         """Show the model and what is under way."""
         state, pending = self._submission.state.value, len(self._submission.pending())
@@ -366,9 +358,7 @@ class TrainingClient:
         request = ForwardBackwardRequest(forward_backward_input=batch, model_id=self.model_id, seq_id=seq_id)
         return self._session.api.training.forward_backward(request).request_id
 
-    def _load(
-        self, operation: str, path: str, token: str | None, *, optimizer: bool
-    ) -> APIFuture[LoadWeightsResponse]:
+    def _load(self, operation: str, path: str, token: str | None, *, optimizer: bool) -> APIFuture[LoadWeightsResponse]:
         require_kind(path, "training")
 
         def send(seq_id: int) -> UntypedAPIFuture:
