@@ -96,9 +96,9 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
     train = stage.train()
     weights, sampler = train.save_state("a").result(WAIT).path, train.save_weights_for_sampler("b").result(WAIT).path
     sent = len([seen for seen in stage.faults.seen if "heartbeat" not in seen[1]])
-    for sample in (lambda: stage.service.create_sampling_client(weights), lambda: train.create_sampling_client(weights)):
+    for sample in (stage.service.create_sampling_client, train.create_sampling_client):
         with pytest.raises(tinkex.InvalidInputError, match="save_weights_for_sampler"):
-            sample()
+            sample(weights)
     for resume in (
         stage.service.create_training_client_from_state,
         stage.service.create_training_client_from_state_with_optimizer,
@@ -127,7 +127,7 @@ def test_arguments_of_the_wrong_type_are_named(stage, batch):
         sampler.sample(types.ModelInput.from_ints([1]), 1, {"max_tokens": 3})
     with pytest.raises(tinkex.InvalidInputError, match="num_samples"):
         sampler.sample(types.ModelInput.from_ints([1]), 0, types.SamplingParams())
-    with pytest.raises(tinkex.InvalidInputError, match="base_model .* or model_path"):
+    with pytest.raises(tinkex.InvalidInputError, match=r"base_model .* or model_path"):
         stage.service.create_sampling_client()
     with pytest.raises(tinkex.InvalidInputError, match="nothing would be trained"):
         stage.train(train_mlp=False, train_attn=False, train_unembed=False)
@@ -155,13 +155,13 @@ def test_a_dead_server_is_named(stage, batch):
 def test_a_wrong_path_of_the_server_is_named(stage):
     """A base URL that leads elsewhere gives a 404 that shows where."""
     with stage.new_service(base_url=stage.server.base_url + "/elsewhere") as service:
-        with pytest.raises(tinkex.NotFoundError, match="no such path.*elsewhere"):
+        with pytest.raises(tinkex.NotFoundError, match=r"no such path.*elsewhere"):
             service.get_server_capabilities()
 
 
 def test_settings_are_given_once(monkeypatch):
     """Neither key nor URL, an unknown setting, and two sources of settings are refused with the way out."""
-    with pytest.raises(tinkex.ConfigurationError, match='TINKER_API_KEY.*base_url="local"'):
+    with pytest.raises(tinkex.ConfigurationError, match=r'TINKER_API_KEY.*base_url="local"'):
         tinkex.ServiceClient()
     with pytest.raises(tinkex.ConfigurationError, match="unknown setting speed"):
         tinkex.ServiceClient(base_url="http://127.0.0.1:1", speed=3)

@@ -38,7 +38,7 @@ def test_leaving_with_waits_for_what_was_submitted(stage, batch):
 def test_leaving_with_by_an_exception_cancels_what_is_queued(stage, batch, caplog):
     """The exception leaves at once; what was not sent is never sent, and the log says how much that was."""
     with stage.engine.hold("forward_backward") as held:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what is tested
             with stage.new_service() as service:
                 train = service.create_lora_training_client("acme/small", rank=4)
                 futures = [train.forward_backward(batch, "cross_entropy") for _ in range(3)]
@@ -79,7 +79,7 @@ def test_closing_ends_the_session_on_the_server(stage):
 
 
 def test_a_server_that_cannot_be_told_does_not_keep_close_waiting(stage):
-    """finish is one attempt; an old server without it is no problem."""
+    """Finish is one attempt; an old server without it is no problem."""
     for status in (404, 500):
         service = stage.new_service()
         service.create_lora_training_client("acme/small", rank=4)
@@ -115,7 +115,7 @@ def test_several_clients_of_one_service_do_not_mix(stage, batch):
     """Models of one session train side by side, each with its own numbers."""
     trains = [stage.train() for _ in range(4)]
     futures = [[train.forward_backward(batch, "cross_entropy") for _ in range(5)] for train in trains]
-    for train, own in zip(trains, futures):
+    for train, own in zip(trains, futures, strict=True):
         own[-1].result(WAIT)
         assert [f"{train.model_id}:{n}" for n in range(1, 6)] == [future.request_id for future in own]
 
@@ -126,8 +126,7 @@ def test_many_threads_may_share_a_training_client(stage, batch):
     futures: list[tinkex.APIFuture] = []
 
     def work() -> None:
-        for _ in range(10):
-            futures.append(train.forward_backward(batch, "cross_entropy"))
+        futures.extend(train.forward_backward(batch, "cross_entropy") for _ in range(10))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -147,7 +146,7 @@ def test_a_server_that_dies_fails_what_waits_and_names_itself(stage, batch):
     train = service.create_lora_training_client("acme/small", rank=4)
     train.forward(batch, "cross_entropy").result(WAIT)
     stage.server.stop()
-    with pytest.raises(tinkex.APIConnectionError, match="127.0.0.1"):
+    with pytest.raises(tinkex.APIConnectionError, match=r"127\.0\.0\.1"):
         train.optim_step(STEP).result(WAIT)
     with pytest.raises(tinkex.PipelineBrokenError):
         train.optim_step(STEP)

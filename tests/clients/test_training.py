@@ -24,7 +24,7 @@ def test_200_pipelined_steps_reach_the_server_in_order_and_without_a_gap(stage, 
         futures.append(train.optim_step(STEP))
     for future in futures:
         future.add_done_callback(lambda done: finished.append(done.request_id))
-    done, pending = concurrent.futures.wait(futures, timeout=WAIT)
+    _, pending = concurrent.futures.wait(futures, timeout=WAIT)
 
     assert not pending
     expected = [f"{train.model_id}:{number}" for number in range(1, 401)]
@@ -177,7 +177,7 @@ def test_a_timeout_says_what_it_waits_for_and_loses_nothing(stage, batch):
     with stage.engine.hold("forward_backward") as held:
         future = train.forward_backward(batch, "cross_entropy")
         assert held.reached.wait(WAIT)
-        with pytest.raises(tinkex.ResultTimeoutError, match="forward_backward .* the server to finish it"):
+        with pytest.raises(tinkex.ResultTimeoutError, match=r"forward_backward .* the server to finish it"):
             future.result(0.01)
         with pytest.raises(TimeoutError):
             future.result(0)
@@ -207,7 +207,8 @@ def test_async_twins_give_what_the_official_sdk_gives(stage, batch):
         await update
         sampler = await train.save_weights_and_get_sampling_client_async()
         prompt = types.ModelInput.from_ints([1])
-        sample = await sampler.sample_async(prompt=prompt, num_samples=1, sampling_params=types.SamplingParams(max_tokens=1))
+        params = types.SamplingParams(max_tokens=1)
+        sample = await sampler.sample_async(prompt=prompt, num_samples=1, sampling_params=params)
         assert 1 == len(sample.sequences)
         assert [None] == await sampler.compute_logprobs_async(prompt)
         runs = await stage.service.create_rest_client().list_training_runs_async()
