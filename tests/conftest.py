@@ -6,13 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=50, **_COMMON)
-settings.register_profile("ci", max_examples=1000, **_COMMON)
+settings.register_profile("ci", max_examples=100, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
@@ -36,7 +37,8 @@ def no_threads_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away the settings of whoever runs the tests."""
+    """Take away the settings and the login of whoever runs the tests."""
+    monkeypatch.setattr("tinkex.config.STORED_LOGIN", Path("no-such-login.json"))
     for name in list(os.environ):
         if name.startswith(("TINKER_", "TINKEX_", "CLOUDFLARE_ACCESS_")):
             monkeypatch.delenv(name)

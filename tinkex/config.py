@@ -1,11 +1,14 @@
-"""Settings of a client: one frozen value, made from arguments and the environment, and the one retry policy."""
+"""Settings of a client, one frozen value made from arguments and the environment; and the one retry policy."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 
@@ -19,7 +22,11 @@ DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 LOCAL = "local"
 """The ``base_url`` that means: start a server inside this process."""
 
-_HEADER_SAFE = re.compile(r"^[\x21-\x7e]+$")
+STORED_LOGIN = Path("~/.tinker/credentials.json")
+"""Where ``tinker auth login`` of the official SDK keeps keys of the hosted service."""
+
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
+_URL = re.compile(r"https?://[^/\s]+(/\S*)?")
 
 
 @attrs.frozen(slots=True, repr=False)
@@ -29,8 +36,8 @@ class Secret:
     _value: str = attrs.field()
 
     @_value.validator
-    def _check(self, attribute: attrs.Attribute[str], value: str) -> None:
-        if not isinstance(value, str) or not _HEADER_SAFE.match(value):
+    def _check(self, _: attrs.Attribute[str], value: Any) -> None:
+        if not isinstance(value, str) or not _HEADER_SAFE.fullmatch(value):
             raise ConfigurationError(
                 "api_key must be a non-empty text of printable ASCII characters without blanks; "
                 "look for a stray newline or quotation mark"
@@ -44,33 +51,48 @@ class Secret:
         """Say that there is a secret, not what it is."""
         return "Secret(********)"
 
-    __str__ = __repr__
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"{attribute.name} must be a number above 0, got {value!r}")
+def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
 
 
-def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ConfigurationError(f"{attribute.name} must be a number of at least 0, got {value!r}")
+def _seconds(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{attribute.name} must be a finite number of seconds above 0, got {value!r}")
+
+
+def _budget_s(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not _is_number(value) or not value >= 0:
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds of at least 0, got {value!r}")
+
+
+def _share(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{attribute.name} must be a number from 0 to 1, got {value!r}")
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class RetryPolicy:
     """When and how long a failed request is tried again; the only retry layer there is.
 
-    An attempt that failed with a ``retryable`` error is repeated after the server's Retry-After if it sent one,
-    else after ``initial_wait_s * 2**n`` (at most ``max_wait_s``), lowered by a random share of up to ``jitter``.
+    An attempt that failed with a ``retryable`` error is repeated after the server's Retry-After if it sent
+    one, else after ``initial_wait_s * 2**n`` (at most ``max_wait_s``), lowered by a random share of up to
+    ``jitter``.
     """
 
-    max_attempts: int = attrs.field(default=1000, validator=_positive)
-    max_elapsed_s: float = attrs.field(default=300.0, validator=_not_negative)
+    max_attempts: int = attrs.field(default=1000, validator=_count)
+    max_elapsed_s: float = attrs.field(default=300.0, validator=_budget_s)
     """Give up when this long has passed since the first attempt."""
-    initial_wait_s: float = attrs.field(default=0.02, validator=_not_negative)
-    max_wait_s: float = attrs.field(default=10.0, validator=_not_negative)
-    jitter: float = attrs.field(default=0.25, validator=_not_negative)
+    first_contact_s: float = attrs.field(default=15.0, validator=_budget_s)
+    """The same, as long as the server has never answered: a wrong address should not cost minutes."""
+    initial_wait_s: float = attrs.field(default=0.02, validator=_budget_s)
+    max_wait_s: float = attrs.field(default=10.0, validator=_budget_s)
+    jitter: float = attrs.field(default=0.25, validator=_share)
 
     @classmethod
     def none(cls) -> RetryPolicy:
@@ -78,9 +100,14 @@ class RetryPolicy:
         return cls(max_attempts=1)
 
 
-def _clean_url(value: str | None) -> str:
-    url = (value or "").strip().rstrip("/")
-    if url == LOCAL or re.match(r"^https?://[^/\s]+", url):
+def _wire(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("auto", "json", "proto"):
+        raise ConfigurationError(f"{attribute.name} must be 'auto', 'json' or 'proto', got {value!r:.40}")
+
+
+def _clean_url(value: Any) -> str:
+    url = value.strip().rstrip("/") if isinstance(value, str) else ""
+    if url == LOCAL or _URL.fullmatch(url):
         return url
     raise ConfigurationError(
         f"base_url must start with http:// or https://, or be 'local' for the embedded server; got {value!r}"
@@ -91,8 +118,18 @@ def _to_secret(value: str | Secret | None) -> Secret | None:
     return value if value is None or isinstance(value, Secret) else Secret(value)
 
 
-def _to_tags(value: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def _to_tags(value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise ConfigurationError(f"tags must be a list of texts, got the text {value!r}")
     return tuple(dict.fromkeys(value))
+
+
+def _to_headers(value: Mapping[str, str]) -> dict[str, str]:
+    return dict(value)
+
+
+def _names_only(headers: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{name!r}: ..." for name in headers) + "}"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -105,42 +142,49 @@ class ClientConfig:
 
     base_url: str = attrs.field(default=DEFAULT_BASE_URL, converter=_clean_url)
     api_key: Secret | None = attrs.field(default=None, converter=_to_secret)
-    timeout: float = attrs.field(default=60.0, validator=_positive)
+    credential_cmd: str | None = attrs.field(default=None, repr=False)
+    """A line for the shell that prints a key or a JWT; for where there is no ``api_key``, or the server says so."""
+    timeout: float = attrs.field(default=60.0, validator=_seconds)
     """How long to wait for the bytes of one answer."""
-    connect_timeout: float = attrs.field(default=5.0, validator=_positive)
-    poll_timeout: float = attrs.field(default=45.0, validator=_positive)
+    connect_timeout: float = attrs.field(default=5.0, validator=_seconds)
+    poll_timeout: float = attrs.field(default=45.0, validator=_seconds)
     """How long one poll of a future may stay open; the server answers earlier with "not yet"."""
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
-    default_headers: Mapping[str, str] = attrs.field(factory=dict, converter=dict)
+    default_headers: Mapping[str, str] = attrs.field(factory=dict, converter=_to_headers, repr=_names_only)
+    """Sent with every request, over the headers that the environment asks for."""
     tags: tuple[str, ...] = attrs.field(default=(), converter=_to_tags)
     project_id: str | None = None
     telemetry: bool = True
-    heartbeat_interval_s: float = attrs.field(default=10.0, validator=_positive)
-    max_chunk_len: int = attrs.field(default=1024, validator=_positive)
+    heartbeat_interval_s: float = attrs.field(default=10.0, validator=_seconds)
+    wire: Literal["auto", "json", "proto"] = attrs.field(default="auto", validator=_wire)
+    """Form of training requests and of results: ``"auto"`` asks the server for what it takes."""
+    max_chunk_len: int = attrs.field(default=1024, validator=_count)
     """Datums in one forward_backward request; longer batches are split."""
-    max_chunk_bytes: int = attrs.field(default=5_000_000, validator=_positive)
+    max_chunk_bytes: int = attrs.field(default=5_000_000, validator=_count)
     """Estimated size of one forward_backward request; larger batches are split."""
-    max_upload_bytes: int = attrs.field(default=50_000_000, validator=_positive)
+    max_upload_bytes: int = attrs.field(default=50_000_000, validator=_count)
     """Estimated size of the training requests being sent at once."""
-    max_sample_submits: int = attrs.field(default=400, validator=_positive)
+    max_sample_submits: int = attrs.field(default=400, validator=_count)
     """Samples being submitted at once."""
-    max_sample_bytes: int = attrs.field(default=10_485_760, validator=_positive)
+    max_sample_bytes: int = attrs.field(default=10_485_760, validator=_count)
     """Estimated size of the samples being submitted at once."""
-    sample_threads: int = attrs.field(default=16, validator=_positive)
-    retrieve_threads: int = attrs.field(default=32, validator=_positive)
+    sample_threads: int = attrs.field(default=16, validator=_count)
+    retrieve_threads: int = attrs.field(default=32, validator=_count)
     """Polls that may be open at once."""
-    close_timeout_s: float = attrs.field(default=300.0, validator=_not_negative)
+    close_timeout_s: float = attrs.field(default=300.0, validator=_budget_s)
     """How long ``close(drain=True)`` waits for submitted work."""
-    exit_timeout_s: float = attrs.field(default=60.0, validator=_not_negative)
+    exit_timeout_s: float = attrs.field(default=60.0, validator=_budget_s)
     """How long a program that ends without closing its clients waits for submitted work."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> ClientConfig:
         """Combine arguments with the environment; an argument that is not None wins.
 
-        Reads ``TINKER_BASE_URL``, ``TINKER_API_KEY``, ``TINKER_TAGS`` (comma-separated), ``TINKER_PROJECT_ID``,
-        ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off) and
-        ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``. An empty variable counts as unset.
+        Reads ``TINKER_BASE_URL``, ``TINKER_API_KEY``, ``TINKER_CREDENTIAL_CMD``, ``TINKER_TAGS`` (comma-separated),
+        ``TINKER_PROJECT_ID``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off) and
+        ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``. An empty variable counts as
+        unset, and so does an empty ``base_url`` or ``api_key``. Without key and command, the key for the hosted
+        service is that of ``tinker auth login``; it is never sent to another server.
 
         Args:
             environ: The environment; ``os.environ`` unless given.
@@ -152,19 +196,22 @@ class ClientConfig:
         Raises:
             ConfigurationError: There is neither a key nor a base URL, or a value cannot be used.
         """
-        env = os.environ if environ is None else environ
-        values = _read_env(env)
-        values.update({name: value for name, value in given.items() if value is not None})
-        if not values.get("base_url") and not values.get("api_key"):
-            raise ConfigurationError(
-                "no API key and no base URL: set TINKER_API_KEY (or pass api_key=) to use the hosted service, "
-                'or set TINKER_BASE_URL=local (or pass base_url="local") to train on this machine'
-            )
-        unknown = sorted(set(values) - {field.name for field in attrs.fields(cls)})
+        names = [field.name for field in attrs.fields(cls)]
+        unknown = ", ".join(sorted(set(given) - set(names)))
         if unknown:
-            names = ", ".join(field.name for field in attrs.fields(cls))
-            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; the settings are: {names}")
-        return cls(**values)
+            raise ConfigurationError(f"unknown setting {unknown}; the settings are: {', '.join(names)}")
+        values = _read_env(os.environ if environ is None else environ)
+        headers = {**values.get("default_headers", {}), **(given.get("default_headers") or {})}
+        values.update({name: value for name, value in given.items() if value is not None and value != ""})
+        has_key = values.get("api_key") or values.get("credential_cmd")
+        if not has_key and values.get("base_url", DEFAULT_BASE_URL) == DEFAULT_BASE_URL:
+            values["api_key"] = _stored_key()
+        if not any(values.get(name) for name in ("base_url", "api_key", "credential_cmd")):
+            raise ConfigurationError(
+                "no API key and no base URL: set TINKER_API_KEY (or pass api_key=) to use the hosted "
+                'service, or set TINKER_BASE_URL=local (or pass base_url="local") to train on this machine'
+            )
+        return cls(**{**values, "default_headers": headers})
 
     @property
     def is_local(self) -> bool:
@@ -172,19 +219,35 @@ class ClientConfig:
         return self.base_url == LOCAL
 
 
-def _read_env(env: Mapping[str, str]) -> dict[str, Any]:
-    names = {"base_url": "TINKER_BASE_URL", "api_key": "TINKER_API_KEY", "project_id": "TINKER_PROJECT_ID"}
-    values: dict[str, Any] = {
-        field: env[name].strip() for field, name in names.items() if env.get(name, "").strip()
+def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
+    env = {name: text.strip() for name, text in environ.items() if text.strip()}
+    names = {
+        "base_url": "TINKER_BASE_URL",
+        "api_key": "TINKER_API_KEY",
+        "credential_cmd": "TINKER_CREDENTIAL_CMD",
+        "project_id": "TINKER_PROJECT_ID",
     }
-    if env.get("TINKER_TAGS"):
-        values["tags"] = tuple(tag.strip() for tag in env["TINKER_TAGS"].split(",") if tag.strip())
-    if env.get("TINKER_TELEMETRY"):
-        values["telemetry"] = env["TINKER_TELEMETRY"].strip().lower() not in ("0", "false", "no", "off")
-    access = {
-        "CF-Access-Client-Id": env.get("CLOUDFLARE_ACCESS_CLIENT_ID", ""),
-        "CF-Access-Client-Secret": env.get("CLOUDFLARE_ACCESS_CLIENT_SECRET", ""),
-    }
-    if all(access.values()):
-        values["default_headers"] = access
+    values: dict[str, Any] = {field: env[name] for field, name in names.items() if name in env}
+    if "TINKER_TAGS" in env:
+        values["tags"] = [tag.strip() for tag in env["TINKER_TAGS"].split(",") if tag.strip()]
+    if "TINKER_TELEMETRY" in env:
+        values["telemetry"] = env["TINKER_TELEMETRY"].lower() not in ("0", "false", "no", "off")
+    access = ("CLOUDFLARE_ACCESS_CLIENT_ID", "CLOUDFLARE_ACCESS_CLIENT_SECRET")
+    if all(name in env for name in access):
+        headers = ("CF-Access-Client-Id", "CF-Access-Client-Secret")
+        values["default_headers"] = {header: env[name] for header, name in zip(headers, access, strict=True)}
     return values
+
+
+def _stored_key() -> str | None:
+    """Return the key that ``tinker auth login`` has stored as the default one, if there is one."""
+    path = STORED_LOGIN.expanduser()
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the stored login {path} cannot be read ({error}); set TINKER_API_KEY") from error
+    keys = stored.get("keys") if isinstance(stored, dict) else None
+    record = keys.get(stored.get("default")) if isinstance(keys, dict) else None
+    return record.get("key") if isinstance(record, dict) else None

@@ -22,14 +22,13 @@
       ResultTimeoutError (TimeoutError)      a wait ended; the operation itself goes on
       FlowControlError (ValueError)          this request alone exceeds a budget
 
-Names follow the official SDK where the meaning is the same. All of them pickle, none contains the API key, and
-``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
+Names follow the official SDK where the meaning is the same. All of them pickle, none contains the API key,
+and ``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -170,13 +169,12 @@ class APIConnectionError(APIError):
 
     Attributes:
         maybe_sent: False if the request surely never reached the server (no connection was made), True if the
-            server may have acted on it. Sequence numbers and idempotency keys make sending again safe in both cases.
+            server may have acted on it. Sequence numbers and idempotency keys make sending again safe in both
+            cases.
         permanent: True if sending again cannot help, as when the server's certificate is not trusted.
     """
 
-    def __init__(
-        self, message: str, *, maybe_sent: bool = True, permanent: bool = False, **context: Any
-    ) -> None:
+    def __init__(self, message: str, *, maybe_sent: bool = True, permanent: bool = False, **context: Any) -> None:
         """Keep the message; ``context`` goes to :class:`APIError`."""
         super().__init__(message, **context)
         self.maybe_sent = maybe_sent
@@ -349,12 +347,12 @@ class FlowControlError(TinkexError, ValueError):
 if sys.version_info >= (3, 11):
 
     class ResultTimeoutError(TinkexError, TimeoutError):
-        """``result(timeout)`` ended before the operation; the operation goes on and can be waited for again."""
+        """``result(timeout)`` ended before the operation, which goes on and can be waited for again."""
 
 else:
 
     class ResultTimeoutError(TinkexError, concurrent.futures.TimeoutError, TimeoutError):
-        """``result(timeout)`` ended before the operation; the operation goes on and can be waited for again."""
+        """``result(timeout)`` ended before the operation, which goes on and can be waited for again."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
@@ -375,7 +373,7 @@ def error_from_status(message: str, *, status_code: int, **context: Any) -> APIS
     Args:
         message: What the server said.
         status_code: The HTTP status, 400 or above (or an unexpected one below).
-        **context: ``body``, ``headers``, ``method``, ``path`` and the other fields of :class:`APIStatusError`.
+        **context: ``body``, ``headers``, ``method``, ``path`` and what else :class:`APIStatusError` takes.
 
     Returns:
         The error, ready to be raised.
@@ -388,10 +386,9 @@ def _parse_seconds(text: str | None, unit: float) -> float | None:
     if text is None:
         return None
     try:
-        seconds = float(text) * unit
+        return float(text) * unit
     except ValueError:
         return _seconds_until(text)
-    return seconds if math.isfinite(seconds) else None
 
 
 def _seconds_until(http_date: str) -> float | None:

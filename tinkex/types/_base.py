@@ -10,15 +10,18 @@ import attrs
 
 from tinkex.errors import InvalidInputError
 
-TAG = {"tinkex": "tag"}
-"""Metadata of a constant ``type`` field: SDKs before 0.18 do not send it, so servers must not need it."""
 ALWAYS = {"tinkex": "always"}
-"""Metadata of a field that those SDKs send even when it is null or has its default."""
+"""Metadata of a field that SDKs before 0.18 send even when it is null or has its default."""
 
 
 def tag(name: str) -> Any:
-    """Declare a constant ``type`` field."""
-    return attrs.field(default=name, metadata=TAG, repr=False)
+    """Declare a constant ``type`` field; SDKs before 0.18 do not send it, so servers must not need it."""
+    return attrs.field(default=name, repr=False)
+
+
+def kind(name: str) -> Any:
+    """Declare the constant field by which a reader tells the members of a union apart; it always travels."""
+    return attrs.field(default=name, metadata=ALWAYS, repr=False)
 
 
 def bytes_only(value: bytes | bytearray | memoryview) -> bytes:

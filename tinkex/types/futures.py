@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 import attrs
 
 from tinkex.errors import FailureCategory
-from tinkex.types._base import ALWAYS, text
+from tinkex.types._base import ALWAYS, copied_list, kind, number, optional, text, whole
 
 __all__ = [
+    "CancelFutureRequest",
+    "FutureCompletion",
+    "FutureFailed",
+    "FutureFinished",
     "FutureRetrieveRequest",
+    "FuturesRetrieveRequest",
+    "FuturesRetrieveResponse",
     "QueueState",
     "RequestFailedResponse",
     "ResultMetadata",
+    "SamplingSessionFuturesTarget",
     "TryAgainResponse",
     "UntypedAPIFuture",
 ]
@@ -73,3 +80,65 @@ class RequestFailedResponse:
 
     error: str
     category: FailureCategory = attrs.field(default="unknown", converter=_to_category)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CancelFutureRequest:
+    """Body of ``POST cancel_future``."""
+
+    request_id: str = attrs.field(validator=text)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SamplingSessionFuturesTarget:
+    """The samples of one client of a sampler; ``cloned_sampler_id`` is 0 for the client that made the sampler."""
+
+    sampling_session_id: str = attrs.field(validator=text)
+    cloned_sampler_id: int = attrs.field(default=0, validator=whole(0))
+    type: Literal["sampling_session"] = kind("sampling_session")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class FuturesRetrieveRequest:
+    """Body of ``POST retrieve_futures``: which of many operations have ended.
+
+    Attributes:
+        target: Whose.
+        prev_cursor: ``cursor`` of the answer before; what that one said is not said again. 0 begins.
+        timeout: 0 for an answer at once; None lets the server wait until there is something to say.
+        retrieved_request_ids: Operations whose results were fetched, so that the server need not keep them.
+    """
+
+    target: SamplingSessionFuturesTarget
+    prev_cursor: int = 0
+    timeout: float | None = attrs.field(default=None, validator=optional(number(minimum=0)))
+    retrieved_request_ids: list[str] = attrs.field(factory=list, converter=copied_list)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class FutureFinished:
+    """An operation has a result, of this many bytes if the server says so."""
+
+    request_id: str
+    response_payload_uncompressed_size: int | None = None
+    state: Literal["finished"] = kind("finished")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class FutureFailed:
+    """An operation failed; ``retrieve_future`` tells why."""
+
+    request_id: str
+    state: Literal["failed"] = kind("failed")
+
+
+FutureCompletion = Union[FutureFinished, FutureFailed]
+"""The end of an operation."""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class FuturesRetrieveResponse:
+    """Operations that have ended since the cursor that was sent, and the cursor to send next."""
+
+    completions: list[FutureCompletion]
+    cursor: int

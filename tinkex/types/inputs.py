@@ -58,7 +58,7 @@ class EncodedTextChunk:
 
     @property
     def buffer(self) -> Values:
-        """The token ids as they are stored: a list, or a read-only int64 array. Nobody may change it."""
+        """The token ids as they are stored: int32, in ``array.array`` or NumPy. Nobody may change it."""
         values: Values = self._values
         return values
 

@@ -8,6 +8,7 @@ import attrs
 
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, SEED, copied_dict, optional, tag, text, whole
+from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
 __all__ = [
     "CreateModelRequest",
@@ -58,7 +59,7 @@ class CreateModelRequest:
         base_model: Name of the base model.
         user_metadata: Anything that has a JSON form.
         lora_config: What to train.
-        optimizer_config: Family of the optimizer, ``{"type": "adamw"}`` if None.
+        optimizer_config: Which optimizer; AdamW if None.
     """
 
     session_id: str = attrs.field(validator=text)
@@ -68,9 +69,7 @@ class CreateModelRequest:
         default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
     )
     lora_config: LoraConfig | None = attrs.field(default=None, metadata=ALWAYS)
-    optimizer_config: dict[str, Any] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict)
-    )
+    optimizer_config: OptimizerConfig | None = None
     type: Literal["create_model"] = tag("create_model")
 
 
@@ -108,6 +107,7 @@ class GetInfoResponse:
     is_lora: bool | None = None
     lora_rank: int | None = None
     model_name: str | None = None
+    optimizer_config: OptimizerConfig = attrs.field(factory=AdamOptimizerConfig)
     type: Literal["get_info"] | None = tag("get_info")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 import attrs
 
@@ -13,16 +14,26 @@ from tinkex.types._numbers import kinds, plain_list, shorten
 from tinkex.types.inputs import ModelInput
 from tinkex.types.tensors import TensorData
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = [
+    "PromptAltTokens",
     "SampleRequest",
     "SampleResponse",
     "SampledSequence",
     "SamplingParams",
     "StopReason",
+    "TopkLogprobs",
 ]
 
 StopReason = Literal["stop", "length"]
 Stop = Union[str, "list[str]", "list[int]", None]
+TopkRows = list[list[tuple[int, float]] | None]
+"""For each position the most likely (token id, logprob) pairs, the likeliest first, or None."""
+
+MASK_LOGPROB = -99999.0
+"""Logprob of an empty cell where such rows are a matrix; the token id there is 0."""
 
 
 def _to_stop(value: Any) -> Any:
@@ -77,14 +88,43 @@ class SampleRequest:
     model_path: str | None = None
     sampling_session_id: str | None = None
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
-    prompt_logprobs: bool | None = False
+    prompt_logprobs: bool = False
     topk_prompt_logprobs: int = attrs.field(default=0, validator=whole(0))
     topk_sample_logprobs: int = attrs.field(default=0, validator=whole(0))
     target_prompt_logprobs: TensorData | None = None
     prompt_alt_tokens_k: int = attrs.field(default=0, validator=whole(0))
     prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=optional(whole(1)))
-    record_stability_info: bool | None = False
+    record_stability_info: bool = False
     type: Literal["sample"] = tag("sample")
+
+
+@attrs.frozen(kw_only=True, slots=True, eq=False)
+class TopkLogprobs:
+    """The likeliest tokens of each position as two matrices of NumPy.
+
+    Attributes:
+        token_ids: int32, positions x k; 0 where there is none.
+        logprobs: float32, positions x k; -99999 where there is none.
+    """
+
+    token_ids: Any
+    logprobs: Any
+
+    @classmethod
+    def from_rows(cls, rows: TopkRows) -> TopkLogprobs:
+        """Make the matrices, as wide as the longest row.
+
+        Raises:
+            ImportError: NumPy is not installed.
+        """
+        import numpy as np
+
+        shape = len(rows), max((len(row or ()) for row in rows), default=0)
+        made = cls(token_ids=np.zeros(shape, dtype="int32"), logprobs=np.full(shape, MASK_LOGPROB, dtype="float32"))
+        for at, row in enumerate(rows):
+            if row:
+                made.token_ids[at, : len(row)], made.logprobs[at, : len(row)] = zip(*row, strict=True)
+        return made
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -96,6 +136,8 @@ class SampledSequence:
         tokens: The generated token ids, with the stop token that ended it.
         logprobs: Logprob of each token under the model; our own server takes it before temperature, top-k and
             top-p.
+        topk_logprobs: For each generated token the k most likely (token id, logprob) pairs; None if not asked for.
+        sequence_id: Names this sequence for later requests; no part of what it is, so equal ones may have two names.
     """
 
     stop_reason: StopReason = attrs.field(validator=one_of("stop", "length"))
@@ -103,6 +145,38 @@ class SampledSequence:
     logprobs: list[float] | None = attrs.field(
         default=None, converter=attrs.converters.optional(plain_list), repr=shorten
     )
+    topk_logprobs: TopkRows | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_list), repr=shorten
+    )
+    sequence_id: str | None = attrs.field(default=None, eq=False)
+
+    @property
+    def tokens_np(self) -> np.ndarray[Any, Any]:
+        """The tokens as an int32 array."""
+        return _to_numpy(self.tokens, "int32")
+
+    @property
+    def logprobs_np(self) -> np.ndarray[Any, Any] | None:
+        """The logprobs as a float32 array."""
+        return None if self.logprobs is None else _to_numpy(self.logprobs, "float32")
+
+    @property
+    def topk_logprobs_np(self) -> TopkLogprobs | None:
+        """``topk_logprobs`` as matrices."""
+        return None if self.topk_logprobs is None else TopkLogprobs.from_rows(self.topk_logprobs)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class PromptAltTokens:
+    """Other tokens drawn for each position of the prompt but the first.
+
+    Attributes:
+        tokens: int64, (prompt length - 1) x k; row i has k draws for prompt token i + 1.
+        logprobs: float32 of the same shape, their logprobs.
+    """
+
+    tokens: TensorData
+    logprobs: TensorData
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -114,16 +188,41 @@ class SampleResponse:
         prompt_logprobs: One logprob for each prompt token, the first None; None if not asked for.
         topk_prompt_logprobs: For each prompt token the k most likely (token id, logprob) pairs, the first
             None; None if not asked for.
+        target_prompt_logprobs: Logprobs of the tokens asked about, float32 in the shape and layout of the
+            question, 0 where nothing was asked; None if not asked for.
+        prompt_cache_hit_tokens: How many tokens of the prompt the server had in its cache.
+        prompt_alt_tokens: Other tokens drawn for the prompt; None if not asked for.
     """
 
     sequences: list[SampledSequence] = attrs.field(converter=copied_list, repr=shorten)
     prompt_logprobs: list[float | None] | None = attrs.field(
         default=None, converter=attrs.converters.optional(copied_list), repr=shorten
     )
-    topk_prompt_logprobs: list[list[tuple[int, float]] | None] | None = attrs.field(
+    topk_prompt_logprobs: TopkRows | None = attrs.field(
         default=None, converter=attrs.converters.optional(copied_list), repr=shorten
     )
+    target_prompt_logprobs: TensorData | None = None
+    prompt_cache_hit_tokens: int = attrs.field(default=0, validator=whole(0))
+    prompt_alt_tokens: PromptAltTokens | None = None
     type: Literal["sample"] = tag("sample")
+
+    @property
+    def prompt_logprobs_np(self) -> np.ndarray[Any, Any] | None:
+        """The logprobs of the prompt as a float32 array, NaN for None."""
+        if self.prompt_logprobs is None:
+            return None
+        return _to_numpy([math.nan if value is None else value for value in self.prompt_logprobs], "float32")
+
+    @property
+    def topk_prompt_logprobs_np(self) -> TopkLogprobs | None:
+        """``topk_prompt_logprobs`` as matrices."""
+        return None if self.topk_prompt_logprobs is None else TopkLogprobs.from_rows(self.topk_prompt_logprobs)
+
+
+def _to_numpy(values: list[Any], dtype: str) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.array(values, dtype=dtype)
 
 
 def check_prompt(prompt: Any) -> None:
@@ -134,8 +233,7 @@ def check_prompt(prompt: Any) -> None:
     """
     if not isinstance(prompt, ModelInput):
         raise InvalidInputError(
-            f"prompt must be a ModelInput, got {prompt!r:.80}; "
-            "for token ids use ModelInput.from_ints(tokens)",
+            f"prompt must be a ModelInput, got {prompt!r:.80}; for token ids use ModelInput.from_ints(tokens)",
             field="prompt",
         )
     if not prompt.chunks or not any(_has_length(chunk) for chunk in prompt.chunks):

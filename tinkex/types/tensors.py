@@ -23,7 +23,15 @@ TensorDtype = Literal["int64", "float32"]
 
 
 def _shape(value: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if value is None else tuple(to_list(copy_ints(value, "shape", low=0)))
+    if value is None or (type(value) is tuple and all(type(size) is int and size >= 0 for size in value)):
+        return value
+    return tuple(to_list(copy_ints(value, "shape", low=0)))
+
+
+def _indices(value: Any, field: str) -> list[int] | np.ndarray[Any, Any] | None:
+    """Copy indices: into an array if they are one, else into a list, which is what programs expect."""
+    copied = None if value is None else copy_ints(value, field)
+    return copied.tolist() if isinstance(copied, array) else copied
 
 
 @attrs.frozen(slots=True, repr=False, eq=False, init=False)
@@ -71,8 +79,8 @@ class TensorData:
         if dtype not in ("int64", "float32"):
             raise InvalidInputError(f"dtype must be 'int64' or 'float32', got {dtype!r}", field="dtype")
         copy = copy_ints if dtype == "int64" else copy_floats
-        crow = None if sparse_crow_indices is None else copy_ints(sparse_crow_indices, "sparse_crow_indices")
-        col = None if sparse_col_indices is None else copy_ints(sparse_col_indices, "sparse_col_indices")
+        crow = _indices(sparse_crow_indices, "sparse_crow_indices")
+        col = _indices(sparse_col_indices, "sparse_col_indices")
         self.__attrs_init__(copy(data, "data"), dtype, _shape(shape), crow, col)
         self._check_dense() if crow is None and col is None else self._check_sparse()
 
@@ -112,7 +120,7 @@ class TensorData:
 
     @property
     def buffer(self) -> Values:
-        """The values as they are stored: a list, or a read-only 1-D array. Nobody may change it."""
+        """The values as they are stored: 1-D, in ``array.array`` or NumPy, of ``dtype``. Nobody may change it."""
         values: Values = self._values
         return values
 
@@ -164,6 +172,35 @@ class TensorData:
         return torch.from_numpy(self.to_numpy())
 
     @classmethod
+    def adopt(
+        cls,
+        *,
+        data: Values,
+        dtype: TensorDtype,
+        shape: Sequence[int] | None = None,
+        sparse_crow_indices: Any = None,
+        sparse_col_indices: Any = None,
+    ) -> TensorData:
+        """Make a tensor of numbers that a server computed, as they are: not copied, and NaN if it says so.
+
+        Args:
+            data: ``array.array`` or NumPy array of the type that ``dtype`` names; nobody may change it any more.
+            dtype: ``"int64"`` or ``"float32"``.
+            shape: Sizes of the dimensions; None for one dimension.
+            sparse_crow_indices: CSR row pointers, together with ``sparse_col_indices``.
+            sparse_col_indices: CSR column indices.
+
+        Raises:
+            InvalidInputError: The sizes do not agree.
+        """
+        tensor = cls.__new__(cls)
+        crow = _indices(sparse_crow_indices, "sparse_crow_indices")
+        col = _indices(sparse_col_indices, "sparse_col_indices")
+        tensor.__attrs_init__(data, dtype, _shape(shape), crow, col)
+        tensor._check_dense() if crow is None and col is None else tensor._check_sparse()
+        return tensor
+
+    @classmethod
     def from_numpy(cls, array: np.ndarray[Any, Any]) -> TensorData:
         """Copy a NumPy array; floats become float32 and whole numbers int64.
 
@@ -189,9 +226,7 @@ class TensorData:
 
         array = torch_to_numpy(tensor.to_dense() if tensor.layout != _strided() else tensor)
         if array.ndim != 2:
-            raise InvalidInputError(
-                f"from_torch_sparse needs two dimensions, got {array.ndim}", field="tensor"
-            )
+            raise InvalidInputError(f"from_torch_sparse needs two dimensions, got {array.ndim}", field="tensor")
         rows, columns = np.nonzero(array != pad_value)
         crow = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=array.shape[0]))])
         return cls(
@@ -232,21 +267,18 @@ class TensorData:
         return _named(field, flat, dtype, shape)
 
     def __eq__(self, other: object) -> bool:
-        """Compare type, shape and values; the values of float32 as float32, however they are stored."""
+        """Compare type, shape and values, however they are stored."""
         if not isinstance(other, TensorData):
             return NotImplemented
         return (
             self.dtype == other.dtype
             and self.full_shape == other.full_shape
             and self.is_sparse == other.is_sparse
-            and self._packed() == other._packed()
+            and self.data == other.data
             and (not self.is_sparse or self._csr() == other._csr())
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    def _packed(self) -> array[Any]:
-        return array("q" if self.dtype == "int64" else "f", self.data)
 
     def _csr(self) -> tuple[list[int], list[int]]:
         return to_list(self.sparse_crow_indices), to_list(self.sparse_col_indices)
@@ -254,9 +286,7 @@ class TensorData:
     def __repr__(self) -> str:
         """Show type, shape and the first values."""
         sparse = ", sparse" if self.is_sparse else ""
-        return (
-            f"TensorData({self.dtype}, shape={list(self.full_shape)}{sparse}, data={shorten(self._values)})"
-        )
+        return f"TensorData({self.dtype}, shape={list(self.full_shape)}{sparse}, data={shorten(self._values)})"
 
 
 def _nest(values: list[Any], shape: tuple[int, ...]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, Union, get_args
 
 import attrs
 
@@ -13,7 +13,10 @@ from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, copied_dict, copied_list, number, optional, tag, text, whole
 from tinkex.types._numbers import shorten
 from tinkex.types.inputs import ModelInput
+from tinkex.types.optimizers import DimuonParams
+from tinkex.types.provenance import ProvenanceSpans, check_cover, copy_spans
 from tinkex.types.tensors import TensorData, TensorDtype
+from tinkex.types.unions import Unrecognized
 
 __all__ = [
     "LOSS_INPUTS",
@@ -25,6 +28,7 @@ __all__ = [
     "ForwardRequest",
     "LossFnType",
     "LossInputs",
+    "OptimParams",
     "OptimStepRequest",
     "OptimStepResponse",
 ]
@@ -96,16 +100,21 @@ class Datum:
             construction; ``target_tokens`` (the token that follows each position), ``weights``,
             ``advantages`` and ``logprobs`` have N values, or N x K for K candidate targets. The dict is yours
             to change.
+        model_input_spans: Which sampled sequences the tokens of ``model_input`` come from; see
+            :meth:`with_provenance`.
+        loss_fn_input_spans: The same for ``target_tokens``; both are given or neither.
     """
 
     model_input: ModelInput
     loss_fn_inputs: dict[str, TensorData]
+    model_input_spans: ProvenanceSpans | None = None
+    loss_fn_input_spans: ProvenanceSpans | None = None
 
     def __post_init__(self) -> None:
         """Copy the dict and turn its values into tensors.
 
         Raises:
-            InvalidInputError: An input cannot be read as numbers.
+            InvalidInputError: An input cannot be read as numbers, or only one list of spans is given.
         """
         if not isinstance(self.model_input, ModelInput):
             raise InvalidInputError(
@@ -118,6 +127,33 @@ class Datum:
             for name, value in self.loss_fn_inputs.items()
         }
         object.__setattr__(self, "loss_fn_inputs", inputs)
+        for name in ("model_input_spans", "loss_fn_input_spans"):
+            object.__setattr__(self, name, copy_spans(getattr(self, name), name))
+        if (self.model_input_spans is None) != (self.loss_fn_input_spans is None):
+            raise InvalidInputError(
+                "model_input_spans and loss_fn_input_spans are given together or not at all", field="model_input_spans"
+            )
+
+    def with_provenance(self, *, model_input: ProvenanceSpans, loss_fn_inputs: ProvenanceSpans) -> Datum:
+        """Return this datum with a note of where its tokens were sampled.
+
+        Args:
+            model_input: Runs that cover the tokens of ``model_input``, in order.
+            loss_fn_inputs: Runs that cover the rows of ``loss_fn_inputs["target_tokens"]``, in order.
+
+        Returns:
+            A new datum.
+
+        Raises:
+            InvalidInputError: The runs of a field do not cover it, or there are no ``target_tokens``.
+        """
+        targets = self.loss_fn_inputs.get("target_tokens")
+        if targets is None:
+            _refuse(_key("target_tokens"), "is missing: the spans of the loss inputs cover it")
+        made = dataclasses.replace(self, model_input_spans=model_input, loss_fn_input_spans=loss_fn_inputs)
+        check_cover(made.model_input_spans or [], self.model_input.length, "model_input_spans")
+        check_cover(made.loss_fn_input_spans or [], targets.full_shape[0], "loss_fn_input_spans")
+        return made
 
 
 def _to_data(value: Any) -> list[Datum]:
@@ -180,6 +216,10 @@ class AdamParams:
     grad_clip_norm: float = attrs.field(default=0.0, validator=number(minimum=0))
 
 
+OptimParams = Union[AdamParams, DimuonParams, Unrecognized]
+"""Hyper-parameters of one step of any optimizer."""
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class OptimStepResponse:
     """What an optim_step returns; ``metrics`` may be None."""
@@ -207,12 +247,28 @@ class ForwardBackwardRequest:
 
 @attrs.frozen(kw_only=True, slots=True)
 class OptimStepRequest:
-    """Body of ``POST optim_step``."""
+    """Body of ``POST optim_step``: ``adam_params`` for AdamW, ``optimizer_params`` for any other optimizer."""
 
-    adam_params: AdamParams
+    adam_params: AdamParams | None = None
+    optimizer_params: DimuonParams | Unrecognized | None = None
     model_id: str = attrs.field(validator=text)
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
     type: Literal["optim_step"] = tag("optim_step")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a step of no optimizer, or of two."""
+        if (self.adam_params is None) == (self.optimizer_params is None):
+            raise InvalidInputError(
+                "optim_step needs either adam_params or optimizer_params, whichever optimizer the model has",
+                field="adam_params",
+            )
+
+    @classmethod
+    def of(cls, params: OptimParams, *, model_id: str, seq_id: int | None = None) -> OptimStepRequest:
+        """Make a request with the parameters where they belong."""
+        if isinstance(params, AdamParams):
+            return cls(adam_params=params, model_id=model_id, seq_id=seq_id)
+        return cls(optimizer_params=params, model_id=model_id, seq_id=seq_id)
 
 
 def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
@@ -225,8 +281,7 @@ def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
         names = ", ".join(LOSS_INPUTS)
         _refuse(
             "loss_fn",
-            f"{loss_fn!r:.60} is unknown; use one of {names}, "
-            "or forward_backward_custom for a loss of your own",
+            f"{loss_fn!r:.60} is unknown; use one of {names}, or forward_backward_custom for a loss of your own",
         )
     if not isinstance(loss_fn_config, (Mapping, type(None))):
         _refuse("loss_fn_config", f"must be a dict of numbers by name, got {loss_fn_config!r:.60}")
@@ -258,9 +313,7 @@ def check_data(data: Sequence[Datum], loss_fn: str) -> None:
             _check_datum(datum, loss_fn)
         except InvalidInputError as error:
             where = f"data[{index}]."
-            raise InvalidInputError(
-                where + error.message, field=f"{where}{error.field}", index=index
-            ) from None
+            raise InvalidInputError(where + error.message, field=f"{where}{error.field}", index=index) from None
 
 
 def _check_datum(datum: Datum, loss_fn: str) -> None:
@@ -286,9 +339,7 @@ def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str) -> N
             _refuse(_key(name), f"is unknown to {loss_fn}, which reads {', '.join(spec.names)}; remove it")
 
 
-def _check_shape(
-    field: str, shape: tuple[int, ...], length: int | None, wanted: tuple[int, ...] | None
-) -> None:
+def _check_shape(field: str, shape: tuple[int, ...], length: int | None, wanted: tuple[int, ...] | None) -> None:
     if length is not None and shape[:1] != (length,):
         rule = f"its first dimension must be the length of model_input, which is {length} tokens"
         _refuse(field, f"has shape {list(shape)}; {rule}")

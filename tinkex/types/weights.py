@@ -9,17 +9,24 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, copied_dict, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, copied_dict, copied_list, optional, tag, text, whole
+from tinkex.types._console import checkpoint_page, playground_page
+from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
 __all__ = [
     "Checkpoint",
     "CheckpointArchiveUrlResponse",
     "CheckpointType",
     "CheckpointsListResponse",
+    "CopyWeightsRequest",
+    "CopyWeightsResponse",
     "Cursor",
+    "ExternalWeightsUrlsResponse",
     "LoadWeightsRequest",
     "LoadWeightsResponse",
     "ParsedCheckpointTinkerPath",
+    "SaveWeightsExternalRequest",
+    "SaveWeightsExternalResponse",
     "SaveWeightsForSamplerRequest",
     "SaveWeightsForSamplerResponse",
     "SaveWeightsRequest",
@@ -110,6 +117,11 @@ def require_kind(tinker_path: Any, wanted: CheckpointType, field: str = "path") 
     return parsed
 
 
+def _page_of(tinker_path: Any) -> str:
+    parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+    return checkpoint_page(parsed.training_run_id, parsed.checkpoint_id)
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class LoadWeightsRequest:
     """Body of ``POST load_weights``.
@@ -125,12 +137,8 @@ class LoadWeightsRequest:
     session_id: str | None = None
     model_seq_id: int | None = None
     base_model: str | None = None
-    user_metadata: dict[str, Any] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict)
-    )
-    optimizer_config: dict[str, Any] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict)
-    )
+    user_metadata: dict[str, Any] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
+    optimizer_config: OptimizerConfig | None = None
     weights_access_token: str | None = attrs.field(default=None, repr=False)
     type: Literal["load_weights"] = tag("load_weights")
 
@@ -153,9 +161,7 @@ class SaveWeightsRequest:
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
     overwrite: bool = False
-    user_metadata: dict[str, str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict)
-    )
+    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -165,6 +171,10 @@ class SaveWeightsResponse:
 
     path: str
     type: Literal["save_weights"] | None = tag("save_weights")
+
+    def get_console_url(self) -> str:
+        """Return the page of the checkpoint in the console of the hosted service."""
+        return _page_of(self.path)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -180,9 +190,7 @@ class SaveWeightsForSamplerRequest:
     seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    user_metadata: dict[str, str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict)
-    )
+    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
@@ -193,6 +201,111 @@ class SaveWeightsForSamplerResponse:
     path: str | None = None
     sampling_session_id: str | None = None
     type: Literal["save_weights_for_sampler"] | None = tag("save_weights_for_sampler")
+
+    def get_console_url(self) -> str:
+        """Return the page of the checkpoint in the console of the hosted service.
+
+        Raises:
+            InvalidInputError: The weights were saved without a name.
+        """
+        return _page_of(self.path)
+
+    def get_playground_url(self) -> str:
+        """Return the page of the hosted service to talk to these weights.
+
+        Raises:
+            InvalidInputError: The weights were saved without a name.
+        """
+        return playground_page(ParsedCheckpointTinkerPath.from_tinker_path(self.path).tinker_path)
+
+
+def _to_recipients(value: Any) -> list[str] | None:
+    if isinstance(value, str):
+        raise InvalidInputError(
+            f"age_encryption_recipients must be a list of texts, got the text {value!r:.60}",
+            field="age_encryption_recipients",
+        )
+    return None if value is None else copied_list(value)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsExternalRequest:
+    """Body of ``POST save_weights_external``.
+
+    Attributes:
+        model_id: Which model.
+        path: Name of the checkpoint.
+        seq_id: Number of the operation in its model.
+        ttl_seconds: Delete it after this long, 3600 seconds to ten years; None keeps it.
+        age_encryption_recipients: Encrypt each file for these keys of age (``age1...`` or SSH public keys).
+    """
+
+    model_id: str = attrs.field(validator=text)
+    path: str = attrs.field(validator=text)
+    seq_id: int | None = None
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
+    age_encryption_recipients: list[str] | None = attrs.field(default=None, converter=_to_recipients)
+    type: Literal["save_weights_external"] = tag("save_weights_external")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SaveWeightsExternalResponse:
+    """Result of save_weights_external: the path ``tinker://<run>/external_weights/<name>``, and its size."""
+
+    path: str
+    size_bytes: int | None = None
+    type: Literal["save_weights_external"] | None = tag("save_weights_external")
+
+
+def _files_only(urls: dict[str, str]) -> str:
+    return f"{{{', '.join(f'{name!r}: ...' for name in urls)}}}"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ExternalWeightsUrlsResponse:
+    """Where to download each file of an external checkpoint, and until when; a file is named by its path."""
+
+    urls: dict[str, str] = attrs.field(converter=copied_dict, repr=_files_only)
+    expires: datetime
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CopyWeightsRequest:
+    """Body of ``POST copy_weights``.
+
+    The copy belongs to a project, or to a session, in which it takes the number of a model.
+
+    Attributes:
+        source_path: Which checkpoint, of any kind.
+        destination_project_id: The project.
+        session_id: The session.
+        model_seq_id: A number that no model of the session has.
+        ttl_seconds: Delete the copy after this long, 3600 seconds to ten years; None keeps it.
+        weights_access_token: Key of the account that owns the checkpoint, if it is another's.
+    """
+
+    source_path: str = attrs.field(validator=text)
+    destination_project_id: str | None = None
+    session_id: str | None = None
+    model_seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
+    weights_access_token: str | None = attrs.field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a copy to nowhere, or to two places."""
+        to_session = self.session_id is not None and self.model_seq_id is not None
+        if to_session == (self.destination_project_id is not None):
+            raise InvalidInputError(
+                "copy_weights needs either destination_project_id, or session_id and model_seq_id",
+                field="destination_project_id",
+            )
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CopyWeightsResponse:
+    """The path of the copy."""
+
+    tinker_path: str
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -262,6 +375,7 @@ class WeightsInfoResponse:
     train_unembed: bool | None = None
     train_mlp: bool | None = None
     train_attn: bool | None = None
+    optimizer_config: OptimizerConfig = attrs.field(factory=AdamOptimizerConfig)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -302,10 +416,11 @@ def check_name(name: Any) -> None:
         )
 
 
-def check_sampler_path(model_path: str) -> None:
+def check_sampler_path(model_path: Any) -> None:
     """Check a path to sample from before anything is sent.
 
-    Some servers write sampler paths without a kind, ``tinker://<run>/<name>``, so only what is surely wrong is refused.
+    Some servers write sampler paths without a kind, ``tinker://<run>/<name>``, so only what is surely wrong is
+    refused.
 
     Raises:
         InvalidInputError: It is no ``tinker://`` path, or it names a checkpoint of another kind.

@@ -8,22 +8,26 @@ The rules of the wire, for requests:
   they are None; ``type`` is not sent;
 * bytes travel as base64, times as RFC 3339, arrays as lists of numbers; NaN and infinity cannot travel.
 
-For everything that is read: unknown fields are ignored, ``null`` equals absent where a field is optional, numbers
-and texts are taken strictly (``"7"`` is not a number, ``1`` is not a boolean), chunks are told apart by their
+For everything that is read: unknown fields are ignored, ``null`` equals absent where a field is optional,
+numbers and texts are taken strictly (``"7"`` is not a number, ``1`` is not a boolean), chunks are told apart by their
 fields, because ``type`` may be absent.
 
-Lists and arrays of numbers go to orjson as they are: no Python loop runs over tokens.
+Long lists and arrays of numbers go to orjson as they are: no Python loop runs over tokens.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
+import importlib
 import math
+import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -48,9 +52,10 @@ from tinkex.types import (
     TensorData,
     TryAgainResponse,
     UnhandledExceptionEvent,
+    Unrecognized,
 )
-from tinkex.types._base import ALWAYS, TAG
-from tinkex.types._numbers import all_finite, kinds
+from tinkex.types._base import ALWAYS
+from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds
 from tinkex.types.sampling import Stop
 
 __all__ = ["Era", "decode", "decode_result", "encode", "make_converter", "structure", "unstructure"]
@@ -58,6 +63,7 @@ __all__ = ["Era", "decode", "decode_result", "encode", "make_converter", "struct
 T = TypeVar("T")
 Era = Literal["A", "B"]
 
+_MANY = 1024
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _CHUNK_BY_FIELD: dict[str, type[Any]] = {
     "tokens": EncodedTextChunk,
@@ -88,6 +94,8 @@ def encode(value: Any, era: Era = "B") -> bytes:
     """
     try:
         return orjson.dumps(unstructure(value, era), option=_OPTIONS)
+    except InvalidInputError:
+        raise
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{type(value).__name__} cannot be written as JSON: {error}") from error
 
@@ -171,63 +179,59 @@ def make_converter(era: Era = "B") -> cattrs.Converter:
 
 def configure_converter(converter: cattrs.Converter, era: Era) -> None:
     """Register the rules of the wire, which the docstring of this module lists."""
-    for primitive in (int, str, bool):
-        converter.register_structure_hook(primitive, _strict(primitive))
-    converter.register_structure_hook(float, _strict_float)
-    converter.register_unstructure_hook(float, _finite)
-    converter.register_structure_hook(bytes, lambda value, _: _from_base64(value))
-    converter.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode("ascii"))
-    converter.register_structure_hook(datetime, lambda value, _: _from_rfc3339(value))
-    converter.register_unstructure_hook(datetime, _to_rfc3339)
-    converter.register_structure_hook_func(lambda cls: cls == Stop, lambda value, _: value)
-    converter.register_structure_hook_func(lambda cls: cls == (float | str), _number_or_text)
-    converter.register_structure_hook_func(lambda cls: cls == FailureCategory, lambda value, _: value)
-    for list_type, kinds_allowed in _LISTS:
-        _register_list(converter, list_type, kinds_allowed)
-    converter.register_structure_hook_func(
-        lambda cls: cls == ModelInputChunk, functools.partial(_structure_chunk, converter)
-    )
-    converter.register_structure_hook_func(
-        lambda cls: cls == TelemetryEvent, functools.partial(_structure_event, converter)
-    )
-    converter.register_unstructure_hook_func(
-        lambda cls: cls in (ModelInputChunk, TelemetryEvent), converter.unstructure
-    )
-    converter.register_unstructure_hook_func(lambda cls: cls == Stop, _as_it_is)
-    converter.register_unstructure_hook_func(lambda cls: cls == (float | str), _write_number_or_text)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _reader(cls, converter))
     converter.register_unstructure_hook_factory(attrs.has, lambda cls: _writer(cls, converter, era))
-    converter.register_structure_hook(EncodedTextChunk, lambda value, _: _read_text(value))
-    converter.register_unstructure_hook(EncodedTextChunk, _write_text_a if era == "A" else _write_text_b)
-    converter.register_structure_hook(TensorData, lambda value, _: _read_tensor(value))
-    converter.register_unstructure_hook(TensorData, _write_tensor)
+    converter.register_structure_hook_factory(_is_tagged, lambda union: _tagged_reader(union, converter))
+    converter.register_unstructure_hook_factory(_is_tagged, lambda _: converter.unstructure)
+    for cls, read, write in _RULES:
+        _register(converter, cls, read, write)
+    _register(converter, EncodedTextChunk, _read_text, functools.partial(_write_text, era))
+    _register(converter, ModelInputChunk, functools.partial(_read_chunk, converter), converter.unstructure)
+    _register(converter, TelemetryEvent, functools.partial(_read_event, converter), converter.unstructure)
     converter.register_unstructure_hook(Datum, functools.partial(_write_datum, converter))
 
 
-_LISTS: tuple[tuple[Any, set[type[Any]]], ...] = (
-    (list[int], {int}),
-    (list[float], {int, float}),
-    (list[float | None], {int, float, type(None)}),
-    (list[str], {str}),
-)
+def _register(converter: cattrs.Converter, cls: Any, read: Callable[[Any], Any], write: Callable[[Any], Any]) -> None:
+    if get_origin(cls) is None:
+        converter.register_structure_hook(cls, lambda value, _: read(value))
+        converter.register_unstructure_hook(cls, write)
+    else:
+        converter.register_structure_hook_func(lambda given: given == cls, lambda value, _: read(value))
+        converter.register_unstructure_hook_func(lambda given: given == cls, write)
 
 
-def _register_list(converter: cattrs.Converter, list_type: Any, allowed: set[type[Any]]) -> None:
-    """Read and write a long list of plain values with one pass in C instead of a hook for each value."""
-    write = _write_numbers if float in allowed else _as_it_is
-    converter.register_structure_hook_func(
-        lambda cls: cls == list_type, lambda value, _: _plain_list(value, allowed)
-    )
-    converter.register_unstructure_hook_func(lambda cls: cls == list_type, write)
+def _tag_of(cls: type[Any]) -> attrs.Attribute[Any] | None:
+    """Return the field that tells a class apart from the other members of its union; see ``types._base.kind``."""
+    fields = attrs.fields(cls) if attrs.has(cls) else ()
+    return next((field for field in fields if field.metadata == ALWAYS and isinstance(field.default, str)), None)
 
 
-def _plain_list(value: Any, allowed: set[type[Any]]) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, got {value!r:.60}")
-    if not kinds(value) <= allowed:
-        position = next(at for at, item in enumerate(value) if type(item) not in allowed)
-        raise TypeError(f"item {position} has the wrong type: {value[position]!r:.60}")
-    return value
+def _members(union: Any) -> list[Any]:
+    return [cls for cls in get_args(union) if cls is not type(None)]
+
+
+def _is_tagged(given: Any) -> bool:
+    members = _members(given) if get_origin(given) in (Union, UnionType) else []
+    return len(members) > 1 and all(cls is Unrecognized or _tag_of(cls) for cls in members)
+
+
+def _tagged_reader(union: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Read a member of a union by its tag."""
+    tagged = [(cls, _tag_of(cls)) for cls in _members(union)]
+    by_tag = {str(tag.default): cls for cls, tag in tagged if tag is not None}
+    name = next(tag.name for _, tag in tagged if tag is not None)
+    others = Unrecognized if Unrecognized in get_args(union) else None
+
+    def read(obj: Any, _: Any) -> Any:
+        if obj is None and type(None) in get_args(union):
+            return None
+        tag = _object(obj).get(name)
+        cls = by_tag.get(tag, others) if isinstance(tag, str) else None
+        if cls is None:
+            raise TypeError(f"{name} must be one of {', '.join(by_tag)}, got {tag!r:.60}")
+        return converter.structure(obj, cls)
+
+    return read
 
 
 def _reader(cls: type[Any], converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
@@ -262,7 +266,7 @@ def _writer(cls: type[Any], converter: cattrs.Converter, era: Era) -> Callable[[
 
 
 def _travels_a(field: attrs.Attribute[Any], item: Any) -> bool:
-    return field.metadata != TAG and (field.metadata == ALWAYS or item != _default(field))
+    return field.metadata == ALWAYS or item != _default(field)
 
 
 def _travels_b(_: attrs.Attribute[Any], item: Any) -> bool:
@@ -281,19 +285,34 @@ def _default(field: attrs.Attribute[Any]) -> Any:
     return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
 
 
-def _strict(primitive: type[Any]) -> Callable[[Any, Any], Any]:
-    def check(value: Any, _: Any) -> Any:
-        if type(value) is not primitive:
-            raise TypeError(f"expected {primitive.__name__}, got {value!r:.60}")
+def _exactly(*allowed: type[Any]) -> Callable[[Any], Any]:
+    """Read a value of one of the types, without any conversion."""
+    names = " or ".join(kind.__name__ for kind in allowed)
+
+    def read(value: Any) -> Any:
+        if type(value) not in allowed:
+            raise TypeError(f"expected {names}, got {value!r:.60}")
         return value
 
-    return check
+    return read
 
 
-def _strict_float(value: Any, _: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"expected a number, got {value!r:.60}")
-    return float(value)
+def _list_of(*allowed: type[Any]) -> Callable[[Any], list[Any]]:
+    """Read a long list with one pass in C instead of a hook for each item."""
+
+    def read(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, got {value!r:.60}")
+        if not kinds(value).issubset(allowed):
+            at = next(at for at, item in enumerate(value) if type(item) not in allowed)
+            raise TypeError(f"item {at} has the wrong type: {value[at]!r:.60}")
+        return value
+
+    return read
+
+
+def _read_float(value: Any) -> float:
+    return float(_read_number(value))
 
 
 def _as_it_is(value: Any) -> Any:
@@ -309,9 +328,7 @@ def _finite(value: float) -> float:
 def _write_numbers(values: list[Any]) -> list[Any]:
     if not all_finite([value for value in values if value is not None]):
         at = next(at for at, value in enumerate(values) if value is not None and not math.isfinite(value))
-        raise InvalidInputError(
-            f"item {at} is {values[at]}, which has no JSON form; every number must be finite"
-        )
+        raise InvalidInputError(f"item {at}: {values[at]} has no JSON form; every number must be finite")
     return values
 
 
@@ -319,17 +336,15 @@ def _write_number_or_text(value: float | str) -> float | str:
     return value if isinstance(value, str) else _finite(value)
 
 
-def _number_or_text(value: Any, _: Any) -> float | str:
-    if type(value) not in (int, float, str):
-        raise TypeError(f"expected a number or a text, got {value!r:.60}")
-    return value  # type: ignore[no-any-return]
-
-
 def _from_base64(value: Any) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
         raise TypeError(f"expected base64, got {value!r:.40}") from error
+
+
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
 
 
 def _from_rfc3339(value: Any) -> datetime:
@@ -350,14 +365,14 @@ def _to_rfc3339(when: datetime) -> str:
     return when.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def _structure_chunk(converter: cattrs.Converter, obj: Any, _: Any) -> Any:
+def _read_chunk(converter: cattrs.Converter, obj: Any) -> Any:
     names = [name for name in _CHUNK_BY_FIELD if isinstance(obj, dict) and obj.get(name) is not None]
     if len(names) != 1:
         raise TypeError(f"a chunk needs exactly one of {', '.join(_CHUNK_BY_FIELD)}, got {_keys(obj)}")
     return converter.structure(obj, _CHUNK_BY_FIELD[names[0]])
 
 
-def _structure_event(converter: cattrs.Converter, obj: Any, _: Any) -> Any:
+def _read_event(converter: cattrs.Converter, obj: Any) -> Any:
     name = obj.get("event") if isinstance(obj, dict) else None
     if name not in _EVENT_BY_NAME:
         raise TypeError(f"event must be one of {', '.join(_EVENT_BY_NAME)}, got {name!r:.40}")
@@ -374,16 +389,38 @@ def _keys(obj: Any) -> str:
     return ", ".join(map(str, obj))[:80] if isinstance(obj, dict) else repr(obj)[:80]
 
 
-def _write_text_a(chunk: EncodedTextChunk) -> dict[str, Any]:
-    return {"tokens": chunk.buffer}
+def _read_unrecognized(obj: Any) -> Unrecognized:
+    fields = dict(_object(obj))
+    return Unrecognized(type=_exactly(str)(fields.pop("type")), fields=fields)
 
 
-def _write_text_b(chunk: EncodedTextChunk) -> dict[str, Any]:
-    return {"tokens": chunk.buffer, "type": "encoded_text"}
+def _write_unrecognized(value: Unrecognized) -> dict[str, Any]:
+    return {**value.fields, "type": value.type}
+
+
+def _read_text(obj: Any) -> EncodedTextChunk:
+    return EncodedTextChunk(tokens=_read_ints(_object(obj)["tokens"]))
+
+
+def _for_orjson(values: Values) -> Any:
+    """Return packed numbers as orjson takes them: a NumPy array if NumPy is there, else a list."""
+    if len(values) >= _MANY and "numpy" not in sys.modules:
+        # Loading it once costs less than making Python numbers of all values of a batch.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("numpy")
+    seen = as_numpy_if_loaded(values)
+    return seen if is_numpy(seen) else seen.tolist()
+
+
+def _write_text(era: Era, chunk: EncodedTextChunk) -> dict[str, Any]:
+    tokens = _for_orjson(chunk.buffer)
+    return {"tokens": tokens} if era == "A" else {"tokens": tokens, "type": chunk.type}
 
 
 def _write_tensor(tensor: TensorData) -> dict[str, Any]:
-    written: dict[str, Any] = {"data": tensor.buffer, "dtype": tensor.dtype}
+    if tensor.dtype == "float32" and not all_finite(tensor.buffer):
+        _write_numbers(tensor.data)
+    written: dict[str, Any] = {"data": _for_orjson(tensor.buffer), "dtype": tensor.dtype}
     if tensor.shape is not None:
         written["shape"] = tensor.shape
     if tensor.is_sparse:
@@ -392,12 +429,8 @@ def _write_tensor(tensor: TensorData) -> dict[str, Any]:
     return written
 
 
-def _read_text(obj: Any) -> EncodedTextChunk:
-    return EncodedTextChunk(tokens=_plain_list(_object(obj)["tokens"], {int}))
-
-
 def _read_tensor(obj: Any) -> TensorData:
-    data = _plain_list(_object(obj)["data"], {int, float})
+    data = _read_numbers(_object(obj)["data"])
     names = ("shape", "sparse_crow_indices", "sparse_col_indices")
     return TensorData(data=data, dtype=obj["dtype"], **{name: obj.get(name) for name in names})
 
@@ -411,3 +444,27 @@ def _describe(error: BaseException, _: type[Any] | None) -> str:
     if isinstance(error, KeyError):
         return f"required field {error.args[0]!r} is missing"
     return error.message if isinstance(error, InvalidInputError) else str(error) or type(error).__name__
+
+
+_read_number = _exactly(int, float)
+_read_ints = _list_of(int)
+_read_numbers = _list_of(int, float)
+_RULES: tuple[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
+    (int, _exactly(int), _as_it_is),
+    (str, _exactly(str), _as_it_is),
+    (bool, _exactly(bool), _as_it_is),
+    (float, _read_float, _finite),
+    (float | str, _exactly(int, float, str), _write_number_or_text),
+    (bytes, _from_base64, _to_base64),
+    (datetime, _from_rfc3339, _to_rfc3339),
+    (list[int], _read_ints, _as_it_is),
+    (list[float], _read_numbers, _write_numbers),
+    (list[float | None], _list_of(int, float, type(None)), _write_numbers),
+    (list[str], _list_of(str), _as_it_is),
+    (TensorData, _read_tensor, _write_tensor),
+    (Unrecognized, _read_unrecognized, _write_unrecognized),
+    # These two are checked by the types that have them.
+    (Stop, _as_it_is, _as_it_is),
+    (FailureCategory, _as_it_is, _as_it_is),
+)
+"""How each type is read and written; the attrs classes follow from their fields."""
