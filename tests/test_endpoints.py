@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import requests
 
 from tinkex import types
 from tinkex.config import ClientConfig
-from tinkex.local import LocalServer
+from tinkex.errors import APIStatusError
+from tinkex.local import Limits, LocalServer
 from tinkex.resources import ENDPOINTS, TinkexAPI
 from tinkex.testing.engine import ScriptedEngine
 
@@ -54,7 +56,8 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """The world, over a real socket."""
-    with LocalServer(ScriptedEngine([BASE]), data_dir=tmp_path) as server:
+    limits = Limits(bulk_retrieval=True, token_s=3600)
+    with LocalServer(ScriptedEngine([BASE]), data_dir=tmp_path, limits=limits) as server:
         with TinkexAPI(ClientConfig(base_url=server.base_url, api_key=server.api_key)) as api:
             world = World(api)
             request = types.CreateSessionRequest(tags=["t"], user_metadata={"a": "b"}, sdk_version="1")
@@ -139,6 +142,44 @@ def retrieve(w: World) -> types.OptimStepResponse:
     return step(w)
 
 
+def save_external(w: World) -> types.SaveWeightsExternalResponse:
+    request = types.SaveWeightsExternalRequest(model_id=w.model, path="e", seq_id=w.number())
+    return w.wait(w.api.weights.save_external(request), types.SaveWeightsExternalResponse)
+
+
+def external_files(w: World) -> dict[str, bytes]:
+    save_external(w)
+    urls = w.api.weights.get_external_weights_urls(w.model, "external_weights/e").urls
+    return {name: requests.get(url, timeout=10).content for name, url in urls.items()}
+
+
+def retrieve_many(w: World) -> types.FuturesRetrieveResponse:
+    sample(w)
+    target = types.SamplingSessionFuturesTarget(sampling_session_id=w.sampler)
+    return w.api.futures.retrieve_many(types.FuturesRetrieveRequest(target=target))
+
+
+def refused(call: Callable[[], Any], status: int) -> bool:
+    """Tell whether the server refuses with this status."""
+    with pytest.raises(APIStatusError) as caught:
+        call()
+    return caught.value.status_code == status
+
+
+CUSTOM_LOSS = types.CreateCustomLossRequest(
+    session_id="s",
+    custom_loss_seq_id=0,
+    name="mine",
+    inputs=[types.CustomLossInput(name="logprobs", rank=1)],
+    graph=types.CustomLossGraph(nodes=[]),
+)
+CLIENT_ONLY: dict[str, Callable[[World], Any]] = {
+    "service.get_audit_log": lambda w: w.api.service.get_audit_log(),
+    "service.get_billing_usage": lambda w: w.api.service.get_billing_usage(datetime.min, datetime.max),
+    "service.get_current_checkpoint_storage_usage": (lambda w: w.api.service.get_current_checkpoint_storage_usage()),
+}
+"""What an administrator asks of an organization, which the embedded server has not."""
+
 CHECKS: dict[str, tuple[Callable[[World], Any], Callable[[World, Any], bool]]] = {
     "service.get_server_capabilities": (
         lambda w: w.api.service.get_server_capabilities(),
@@ -146,9 +187,7 @@ CHECKS: dict[str, tuple[Callable[[World], Any], Callable[[World, Any], bool]]] =
     ),
     "service.health_check": (lambda w: w.api.service.health_check(), lambda w, answer: answer.status == "ok"),
     "service.create_session": (
-        lambda w: w.api.service.create_session(
-            types.CreateSessionRequest(tags=[], user_metadata={}, sdk_version="1")
-        ),
+        lambda w: w.api.service.create_session(types.CreateSessionRequest(tags=[], user_metadata={}, sdk_version="1")),
         lambda w, answer: answer.session_id != w.session,
     ),
     "service.session_heartbeat": (
@@ -170,9 +209,34 @@ CHECKS: dict[str, tuple[Callable[[World], Any], Callable[[World, Any], bool]]] =
     ),
     "service.client_config": (
         lambda w: w.api.service.client_config("0.38.0"),
-        lambda w, answer: answer.get("pjwt_auth_enabled", False) is False,
+        lambda w, answer: answer.pjwt_auth_enabled and answer.sample_use_retrieve_futures,
+    ),
+    "service.client_dynamic_config": (
+        lambda w: w.api.service.client_dynamic_config("0.38.0"),
+        lambda w, answer: answer.sample_cancel_enabled,
     ),
     "service.finish_session": (finish, lambda w, answer: answer is None),
+    "service.search_sessions": (
+        lambda w: w.api.service.search_sessions(types.SessionSearchRequest(user_metadata={"a": "b"})),
+        lambda w, answer: [found.session_id for found in answer.sessions] == [w.session],
+    ),
+    "service.assign_session_project": (
+        lambda w: w.api.service.assign_session_project(w.session, "p"),
+        lambda w, answer: w.api.service.search_sessions(types.SessionSearchRequest()).sessions[0].project_id == "p",
+    ),
+    "service.export_session_trace": (
+        lambda w: requests.get(w.api.service.export_session_trace(w.session).url, timeout=10).json(),
+        lambda w, trace: {"create_model", "save_weights"} <= {event["name"] for event in trace["traceEvents"]},
+    ),
+    "service.auth_token": (
+        lambda w: w.api.service.auth_token(),
+        lambda w, answer: w.api.service.get_server_capabilities(extra_headers={"X-API-Key": answer.jwt}),
+    ),
+    "service.get_api_key": (
+        lambda w: w.api.service.get_api_key(),
+        lambda w, answer: answer.details.org_details.name == "local",
+    ),
+    "service.delete_api_key": (lambda w: refused(w.api.service.delete_api_key, 403), lambda w, refused: refused),
     "models.create": (lambda w: create_model(w, 1), lambda w, answer: answer.model_id == f"{w.session}:train:1"),
     "models.get_info": (
         lambda w: w.api.models.get_info(types.GetInfoRequest(model_id=w.model)),
@@ -228,6 +292,24 @@ CHECKS: dict[str, tuple[Callable[[World], Any], Callable[[World, Any], bool]]] =
         lambda w: w.api.weights.weights_info(types.WeightsInfoRequest(tinker_path=w.saved)),
         lambda w, answer: (answer.base_model, answer.lora_rank) == (BASE, 4),
     ),
+    "weights.save_external": (
+        save_external,
+        lambda w, answer: (answer.path, answer.size_bytes > 0) == (f"tinker://{w.model}/external_weights/e", True),
+    ),
+    "weights.get_external_weights_urls": (
+        external_files,
+        lambda w, files: set(files) == {"adapter_config.json", "adapter_model.safetensors"},
+    ),
+    "weights.copy": (
+        lambda w: w.api.weights.copy(types.CopyWeightsRequest(source_path=w.saved, destination_project_id="p")),
+        lambda w, answer: (
+            w.api.weights.weights_info(types.WeightsInfoRequest(tinker_path=answer.tinker_path)).lora_rank == 4
+        ),
+    ),
+    "training.create_custom_loss": (
+        lambda w: refused(lambda: w.api.training.create_custom_loss(CUSTOM_LOSS), 501),
+        lambda w, refused: refused,
+    ),
     "training.forward": (
         lambda w: train(w, "forward"),
         lambda w, answer: len(answer.loss_fn_outputs[0]["logprobs"]) == 2,
@@ -237,13 +319,31 @@ CHECKS: dict[str, tuple[Callable[[World], Any], Callable[[World, Any], bool]]] =
         lambda w, answer: answer.metrics["loss:sum"] > 0,
     ),
     "training.optim_step": (step, lambda w, answer: isinstance(answer, types.OptimStepResponse)),
+    "sampling.join_sampling_session": (
+        lambda w: w.api.sampling.join_sampling_session(types.JoinSamplingSessionRequest(sampling_session_id=w.sampler)),
+        lambda w, answer: answer.client_counter == 1,
+    ),
+    "futures.retrieve_many": (
+        retrieve_many,
+        lambda w, answer: [done.request_id for done in answer.completions] == [f"{w.sampler}:0"],
+    ),
+    "futures.cancel": (
+        lambda w: w.api.futures.cancel(types.CancelFutureRequest(request_id=f"{w.model}:0")),
+        lambda w, answer: answer is None,
+    ),
     "sampling.asample": (sample, lambda w, answer: len(answer.sequences) == 2),
     "futures.retrieve": (retrieve, lambda w, answer: isinstance(answer, types.OptimStepResponse)),
     "telemetry.send": (send_telemetry, lambda w, answer: answer.status == "accepted"),
 }
 
 
-@pytest.mark.parametrize("name", sorted(ENDPOINTS))
+@pytest.mark.parametrize("name", sorted(CLIENT_ONLY))
+def test_what_only_organizations_have_is_not_there(world: World, name: str) -> None:
+    """The answer is 404, as for a path that does not exist."""
+    assert refused(lambda: CLIENT_ONLY[name](world), 404)
+
+
+@pytest.mark.parametrize("name", sorted(set(ENDPOINTS) - set(CLIENT_ONLY)))
 def test_the_endpoint_answers_over_a_real_socket(world: World, name: str) -> None:
     """The call through resources/ gets a decoded answer that says what the server did."""
     call, check = CHECKS[name]

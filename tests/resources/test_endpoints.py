@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
@@ -97,6 +97,15 @@ SAMPLE = types.SampleRequest(
     sampling_params=types.SamplingParams(max_tokens=4, stop=["\n"]),
     sampling_session_id="s:sample:0",
     seq_id=0,
+)
+CUSTOM_LOSS = types.CreateCustomLossRequest(
+    session_id="s",
+    custom_loss_seq_id=0,
+    name="mine",
+    inputs=[types.CustomLossInput(name="logprobs", rank=1)],
+    graph=types.CustomLossGraph(
+        nodes=[types.CustomLossNode(op="output", name="out", target="output", args=[{"ref": "x"}])]
+    ),
 )
 START = types.SessionStartEvent(event_id="e", event_session_index=0, timestamp=WHEN)
 
@@ -192,7 +201,170 @@ CASES = [
         path="/api/v1/client/config",
         body={"sdk_version": "1.2"},
         answer={"fwdbwd_max_chunk_len": 512, "anything": "else"},
-        result={"fwdbwd_max_chunk_len": 512, "anything": "else"},
+        result=types.ClientConfigResponse(fwdbwd_max_chunk_len=512),
+    ),
+    Case(
+        name="service.client_dynamic_config",
+        call=lambda resource: resource.client_dynamic_config("1.2"),
+        path="/api/v1/client/dynamic_config",
+        body={"sdk_version": "1.2"},
+        answer={"sample_cancel_enabled": True, "anything": "else"},
+        result=types.ClientDynamicConfigResponse(sample_cancel_enabled=True),
+    ),
+    Case(
+        name="service.search_sessions",
+        call=lambda resource: resource.search_sessions(
+            types.SessionSearchRequest(
+                display_name="night",
+                owner=types.UserSearchOwner(owner_urns=["u"]),
+                statuses=[types.ActiveSessionStatusQuery()],
+                limit=2,
+                cursor=types.SessionSearchCursor(last_created_at=WHEN, last_session_id="s0"),
+            )
+        ),
+        path="/api/v1/sessions/search",
+        body={
+            "display_name": "night",
+            "user_metadata": {},
+            "owner": {"type": "user", "owner_urns": ["u"]},
+            "statuses": [{"type": "active"}],
+            "limit": 2,
+            "cursor": {"last_created_at": "2026-03-01T10:00:00Z", "last_session_id": "s0"},
+        },
+        answer={
+            "sessions": [
+                {
+                    "session_id": "s",
+                    "created_at": "2026-03-01T10:00:00Z",
+                    "owner": "u",
+                    "project_id": "p",
+                    "checkpoints_count": 3,
+                    "status": {
+                        "type": "failed",
+                        "category": "user",
+                        "message": "m",
+                        "reason": {"type": "training_run", "training_run_id": RUN},
+                    },
+                }
+            ],
+            "next_cursor": None,
+        },
+        result=types.SessionSearchResponse(
+            sessions=[
+                types.SessionSummary(
+                    session_id="s",
+                    created_at=WHEN,
+                    owner="u",
+                    project_id="p",
+                    checkpoints_count=3,
+                    status=types.SessionFailed(
+                        category="user",
+                        message="m",
+                        reason=types.SessionFailedTrainingRunReason(training_run_id=RUN),
+                    ),
+                )
+            ]
+        ),
+    ),
+    Case(
+        name="service.assign_session_project",
+        call=lambda resource: resource.assign_session_project("s", "p"),
+        path="/api/v1/sessions/s/project",
+        body={"project_id": "p"},
+        status=204,
+    ),
+    Case(
+        name="service.export_session_trace",
+        call=lambda resource: resource.export_session_trace("s"),
+        path="/api/v1/sessions/s/trace_export",
+        answer={"status": "ready", "url": "https://store.test/t"},
+        result=types.TraceExportResponse(status="ready", url="https://store.test/t"),
+    ),
+    Case(
+        name="service.auth_token",
+        call=lambda resource: resource.auth_token(),
+        path="/api/v1/auth/token",
+        body={},
+        answer={"jwt": "eyJ.x.y"},
+        result=types.AuthTokenResponse(jwt="eyJ.x.y"),
+    ),
+    Case(
+        name="service.get_api_key",
+        call=lambda resource: resource.get_api_key(),
+        path="/api/v1/auth/apikey/me",
+        answer={
+            "key_id": 7,
+            "name": "laptop",
+            "note": "",
+            "details": {"org_details": {"name": "o"}, "user_details": {"email": "e"}},
+        },
+        result=types.ApiKeyResponse(
+            key_id=7,
+            name="laptop",
+            note="",
+            details=types.ApiKeyDetails(
+                org_details=types.ApiKeyOrgDetails(name="o"), user_details=types.ApiKeyUserDetails(email="e")
+            ),
+        ),
+    ),
+    Case(
+        name="service.delete_api_key",
+        call=lambda resource: resource.delete_api_key(),
+        path="/api/v1/auth/apikey/me",
+        status=204,
+    ),
+    Case(
+        name="service.get_audit_log",
+        call=lambda resource: resource.get_audit_log("projects", date(2026, 3, 1)),
+        path="/api/v1/audit?event_type=projects&day=2026-03-01",
+        answer={
+            "entries": [{"timestamp": "2026-03-01T10:00:00Z", "event": "project_read", "event_details": {"who": "u"}}]
+        },
+        result=types.AuditLogResponse(
+            entries=[types.AuditLogEntry(timestamp=WHEN, event="project_read", event_details={"who": "u"})]
+        ),
+    ),
+    Case(
+        name="service.get_billing_usage",
+        call=lambda resource: resource.get_billing_usage(
+            datetime(2026, 3, 1, 12, tzinfo=timezone(timedelta(hours=2))), datetime(2026, 3, 1, 11)
+        ),
+        path="/api/v1/billing/usage/events?starting_on=2026-03-01T10%3A00%3A00Z&ending_before=2026-03-01T11%3A00%3A00Z",
+        answer={
+            "data": [
+                {
+                    "bucket_start": "2026-03-01T10:00:00Z",
+                    "bucket_end": "2026-03-01T11:00:00Z",
+                    "event_info": {"type": "sampling_prefill", "cached": True, "token_count": 5},
+                    "estimated_cost_usd": 0.5,
+                }
+            ],
+            "sessions": {"s": {"user_metadata": {"a": "b"}}},
+        },
+        result=types.BillingUsageResponse(
+            data=[
+                types.BillingUsageEvent(
+                    bucket_start=WHEN,
+                    bucket_end=WHEN + timedelta(hours=1),
+                    event_info=types.SamplingPrefillBillingEvent(cached=True, token_count=5),
+                    estimated_cost_usd=0.5,
+                )
+            ],
+            sessions={"s": types.BillingUsageSession(user_metadata={"a": "b"})},
+        ),
+    ),
+    Case(
+        name="service.get_current_checkpoint_storage_usage",
+        call=lambda resource: resource.get_current_checkpoint_storage_usage("p"),
+        path="/api/v1/billing/usage/checkpoints/current?project_id=p",
+        answer={"data": [{"checkpoint_count": 1, "size_bytes": 2, "size_gigabytes": 0.5, "project_id": "p"}]},
+        result=types.CurrentCheckpointStorageUsageResponse(
+            data=[
+                types.CurrentCheckpointStorageUsageItem(
+                    checkpoint_count=1, size_bytes=2, size_gigabytes=0.5, project_id="p"
+                )
+            ]
+        ),
     ),
     Case(
         name="service.finish_session",
@@ -339,6 +511,60 @@ CASES = [
         result=types.WeightsInfoResponse(base_model="tinkex/tiny", is_lora=True, lora_rank=8),
     ),
     Case(
+        name="weights.save_external",
+        call=lambda resource: resource.save_external(
+            types.SaveWeightsExternalRequest(
+                model_id=RUN, path="out", seq_id=5, ttl_seconds=3600, age_encryption_recipients=["age1x"]
+            )
+        ),
+        path="/api/v1/save_weights_external",
+        body={
+            "model_id": RUN,
+            "path": "out",
+            "seq_id": 5,
+            "ttl_seconds": 3600,
+            "age_encryption_recipients": ["age1x"],
+            "type": "save_weights_external",
+        },
+        answer=FUTURE,
+        result=PROMISE,
+    ),
+    Case(
+        name="weights.get_external_weights_urls",
+        call=lambda resource: resource.get_external_weights_urls(RUN, "external_weights/out"),
+        path=f"/api/v1/training_runs/{RUN}/checkpoints/external_weights/out/external_weights_urls",
+        answer={"urls": {"a/b.bin": "https://store.test/b"}, "expires": "2026-03-01T10:00:00Z"},
+        result=types.ExternalWeightsUrlsResponse(urls={"a/b.bin": "https://store.test/b"}, expires=WHEN),
+    ),
+    Case(
+        name="weights.copy",
+        call=lambda resource: resource.copy(
+            types.CopyWeightsRequest(source_path=f"tinker://{RUN}/{CKPT}", destination_project_id="p")
+        ),
+        path="/api/v1/copy_weights",
+        body={"source_path": f"tinker://{RUN}/{CKPT}", "destination_project_id": "p"},
+        answer={"tinker_path": "tinker://x:train:0/weights/step-40"},
+        result=types.CopyWeightsResponse(tinker_path="tinker://x:train:0/weights/step-40"),
+    ),
+    Case(
+        name="training.create_custom_loss",
+        call=lambda resource: resource.create_custom_loss(CUSTOM_LOSS),
+        path="/api/v1/create_custom_loss",
+        body={
+            "session_id": "s",
+            "custom_loss_seq_id": 0,
+            "name": "mine",
+            "inputs": [{"name": "logprobs", "rank": 1}],
+            "graph": {
+                "nodes": [{"op": "output", "name": "out", "target": "output", "args": [{"ref": "x"}], "kwargs": {}}],
+                "format": 1,
+            },
+            "type": "create_custom_loss",
+        },
+        answer=FUTURE,
+        result=PROMISE,
+    ),
+    Case(
         name="training.forward",
         call=lambda resource: resource.forward(types.ForwardRequest(forward_input=BATCH, model_id=RUN, seq_id=3)),
         path="/api/v1/forward",
@@ -391,6 +617,53 @@ CASES = [
         },
         answer={"request_id": "s:sample:0:0", "sample_sequence_ids": ["q"]},
         result=types.UntypedAPIFuture(request_id="s:sample:0:0", sample_sequence_ids=["q"]),
+    ),
+    Case(
+        name="sampling.join_sampling_session",
+        call=lambda resource: resource.join_sampling_session(
+            types.JoinSamplingSessionRequest(sampling_session_id="s:sample:0")
+        ),
+        path="/api/v1/join_sampling_session",
+        body={"sampling_session_id": "s:sample:0", "type": "join_sampling_session"},
+        answer={"type": "join_sampling_session", "client_counter": 3},
+        result=types.JoinSamplingSessionResponse(client_counter=3),
+    ),
+    Case(
+        name="futures.retrieve_many",
+        call=lambda resource: resource.retrieve_many(
+            types.FuturesRetrieveRequest(
+                target=types.SamplingSessionFuturesTarget(sampling_session_id="s:sample:0"),
+                prev_cursor=12,
+                retrieved_request_ids=["r"],
+            )
+        ),
+        path="/api/v1/retrieve_futures",
+        body={
+            "target": {"type": "sampling_session", "sampling_session_id": "s:sample:0", "cloned_sampler_id": 0},
+            "prev_cursor": 12,
+            "retrieved_request_ids": ["r"],
+        },
+        answer={
+            "completions": [
+                {"state": "finished", "request_id": "a", "response_payload_uncompressed_size": 812},
+                {"state": "failed", "request_id": "b"},
+            ],
+            "cursor": 14,
+        },
+        result=types.FuturesRetrieveResponse(
+            completions=[
+                types.FutureFinished(request_id="a", response_payload_uncompressed_size=812),
+                types.FutureFailed(request_id="b"),
+            ],
+            cursor=14,
+        ),
+    ),
+    Case(
+        name="futures.cancel",
+        call=lambda resource: resource.cancel(types.CancelFutureRequest(request_id="r")),
+        path="/api/v1/cancel_future",
+        body={"request_id": "r"},
+        answer={"whatever": 1},
     ),
     Case(
         name="futures.retrieve",
@@ -505,7 +778,7 @@ def test_a_raw_answer_can_be_looked_at_and_then_read(web, api, name):
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_endpoints_are_tried_again_unless_their_callers_do_that(web, api, name):
     """Three attempts under one key, or a single one for polls, heartbeats and telemetry."""
-    single = {"futures.retrieve", "service.session_heartbeat", "telemetry.send"}
+    single = {"futures.retrieve", "futures.retrieve_many", "service.session_heartbeat", "telemetry.send"}
     web.add(ENDPOINTS[name].method, re.compile(URL), status=503, json={"detail": "busy"})
     with pytest.raises(InternalServerError, match="busy"):
         _call(api, name)
@@ -558,7 +831,15 @@ def test_options_of_a_call_reach_the_wire(web, api):
 
 @pytest.mark.parametrize(
     ("name", "seconds"),
-    [("telemetry.send", 5.0), ("service.session_heartbeat", 10.0), ("futures.retrieve", 45.0), ("models.create", 60.0)],
+    [
+        ("telemetry.send", 5.0),
+        ("service.session_heartbeat", 10.0),
+        ("service.client_dynamic_config", 10.0),
+        ("futures.retrieve", 45.0),
+        ("futures.retrieve_many", 45.0),
+        ("futures.cancel", 30.0),
+        ("models.create", 60.0),
+    ],
 )
 def test_endpoints_have_their_own_patience(web, api, name, seconds):
     """Polls, beats and telemetry wait as long as the wire says, others as the settings say."""
@@ -622,7 +903,42 @@ def test_other_failures_of_a_sample_are_tried_again(web, api, failure):
     assert api.sampling.asample(SAMPLE).request_id == "r"
 
 
-@pytest.mark.parametrize("name", ["weights.save", "weights.save_for_sampler"])
+def test_a_poll_that_wants_no_wait_does_not_wait(web, api):
+    """What only tells the server what was fetched is answered at once, or it is lost."""
+    _expect(web, BY_NAME["futures.retrieve_many"])
+    target = types.SamplingSessionFuturesTarget(sampling_session_id="s")
+    api.futures.retrieve_many(types.FuturesRetrieveRequest(target=target, timeout=0))
+    assert web.calls[0].request.req_kwargs["timeout"] == (5.0, 5.0)
+    assert json.loads(web.calls[0].request.body)["timeout"] == 0
+
+
+def test_an_access_token_travels_as_a_header(web, api):
+    """The key of another account is in no body, which a server may keep or show."""
+    _expect(web, BY_NAME["weights.copy"])
+    api.weights.copy(
+        types.CopyWeightsRequest(source_path="p", destination_project_id="d", weights_access_token="tml-theirs")
+    )
+    request = web.calls[0].request
+    assert request.headers["X-Tinker-Weights-Access-Token"] == "tml-theirs"
+    assert b"tml-theirs" not in request.body
+
+
+def test_a_given_credential_is_the_one_that_is_exchanged(web, api):
+    """The key of the settings stays at home then."""
+    _expect(web, BY_NAME["service.auth_token"])
+    api.service.auth_token("tml-other")
+    assert web.calls[0].request.headers["X-API-Key"] == "tml-other"
+
+
+def test_a_server_without_custom_losses_is_not_asked_again(web, api):
+    """501 says that it will not learn it meanwhile."""
+    _expect(web, BY_NAME["training.create_custom_loss"], status=501, json={"detail": "runs none"})
+    with pytest.raises(InternalServerError, match="runs none"):
+        api.training.create_custom_loss(CUSTOM_LOSS)
+    assert len(web.calls) == 1
+
+
+@pytest.mark.parametrize("name", ["weights.save", "weights.save_for_sampler", "weights.save_external"])
 def test_a_taken_name_is_final(web, api, name):
     """409 on a save is told at once, with the way out."""
     _expect(web, BY_NAME[name], status=409, json={"detail": "exists"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import platform
+import random
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
@@ -19,12 +19,16 @@ from tinkex.config import ClientConfig, RetryPolicy
 from tinkex.errors import APIConnectionError, APIError, TinkexError
 from tinkex.http import retry
 from tinkex.http._statuses import status_error
+from tinkex.http.credentials import Credentials
 from tinkex.http.retry import RetryDetails
 from tinkex.http.transport import Response, Transport
 
 __all__ = ["Answer", "ApiClient", "CallRules", "Sender"]
 
 _log = logging.getLogger(__name__)
+
+_KEY = "X-API-Key"
+_HARMLESS = ("accept", "content-", "user-agent", "x-idempotency-", "x-sdk-", "x-stainless-", "x-tinker-")
 
 # The names that the official SDK uses.
 _SYSTEMS = {name: name for name in ("Linux", "Windows", "FreeBSD", "OpenBSD")} | {
@@ -117,6 +121,7 @@ class ApiClient:
         on_retry: Callable[[RetryDetails], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """Put the constant headers together.
 
@@ -127,16 +132,19 @@ class ApiClient:
             on_retry: Told of each wait between attempts.
             clock: Monotonic seconds.
             sleep: Waits between attempts; by default on ``stop``.
+            credentials: What each request carries; those of the settings unless given.
         """
         self.config = config
+        self.credentials = credentials or Credentials(config, clock=clock)
         self.stop = stop or threading.Event()
         self._transport: Sender = transport or Transport(config, clock=clock)
         self._on_retry = on_retry
         self._clock = clock
         self._sleep = sleep
-        self._headers = _merge(_constant_headers(config), config.default_headers)
+        self._headers = _merge(_constant_headers(), config.default_headers)
         self._base_url = urldefragauth(config.base_url)
-        self._has_key = any(name.lower() == "x-api-key" for name in self._headers)
+        # Asks the system for randomness once; a uuid4 would do so, and let go of the interpreter, for every request.
+        self._keys = random.Random()  # noqa: S311 - names requests, guards nothing
         self._notes: set[str] = set()
         self._reached = False  # the server has answered once
 
@@ -172,43 +180,50 @@ class ApiClient:
             APIStatusError: The server refused; the class tells how.
             ClientClosedError: The client was closed before or while waiting.
         """
-        key = None if method == "GET" else idempotency_key or f"tinkex-retry-{uuid.uuid4()}"
+        key = None if method == "GET" else idempotency_key or f"tinkex-retry-{self._keys.getrandbits(128):032x}"
         wait = self.config.timeout if timeout is None else timeout
         sent = _merge({**self._headers, **_call_headers(method, key, wait)}, headers)
+        keyed = any(name.lower() == _KEY.lower() for name in sent)
+
+        def send(own: str | None) -> Response:
+            carried = {**sent, _KEY: own} if own else sent
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s %s with %s", method, path, _shown(carried))
+            return self._transport.send(
+                method, path, body=body, headers=carried, timeout=wait, redirects=rules.redirects
+            )
 
         def attempt(number: int) -> Answer:
             sent["x-stainless-retry-count"] = str(number - 1)
+            own = None if keyed else self.credentials.value()
             try:
-                response = self._transport.send(
-                    method, path, body=body, headers=sent, timeout=wait, redirects=rules.redirects
-                )
+                response = send(own)
                 self._reached = True
-                self._check(response, method, path, rules)
+                if own and _is_invalid_token(response):
+                    another = self.credentials.replace(own)
+                    response = send(another) if another else response
+                self._check(response, method, path, rules, has_key=keyed or own is not None)
             except APIError as error:
                 error.idempotency_key, error.request_id = key, request_id
                 raise
             url = self._base_url + path
             return Answer(response=response, method=method, path=path, url=url, idempotency_key=key, attempts=number)
 
+        started = self._clock()
         return retry.call(
-            self._policy(rules),
+            self.config.retry if rules.retried else RetryPolicy.none(),
             attempt,
             stop=self.stop,
             operation=f"{method} {path}",
-            retryable=functools.partial(_is_worth_retrying, rules.final),
+            retryable=lambda error: _is_worth_retrying(rules.final, error) and not self._is_hopeless(started),
             on_retry=self._on_retry,
             clock=self._clock,
             sleep=self._sleep,
         )
 
-    def _policy(self, rules: CallRules) -> RetryPolicy:
-        """Return how often to try; a server that has never answered is more likely misspelt than restarting."""
-        if not rules.retried:
-            return RetryPolicy.none()
-        policy = self.config.retry
-        if self._reached or policy.first_contact_s >= policy.max_elapsed_s:
-            return policy
-        return attrs.evolve(policy, max_elapsed_s=policy.first_contact_s)
+    def _is_hopeless(self, started: float) -> bool:
+        """Tell whether the server has been silent from the start for so long that its address is likely wrong."""
+        return not self._reached and self._clock() - started >= self.config.retry.first_contact_s
 
     def with_options(
         self,
@@ -228,6 +243,7 @@ class ApiClient:
             on_retry=self._on_retry,
             clock=self._clock,
             sleep=self._sleep,
+            credentials=self.credentials,
         )
 
     def close(self) -> None:
@@ -235,7 +251,7 @@ class ApiClient:
         self.stop.set()
         self._transport.close()
 
-    def _check(self, response: Response, method: str, path: str, rules: CallRules) -> None:
+    def _check(self, response: Response, method: str, path: str, rules: CallRules, *, has_key: bool) -> None:
         self._show_deprecation(response.headers)
         if _is_lost(response, rules.expects_body):
             text = f"{self._base_url} answered {response.status} and nothing else, as when a server breaks off"
@@ -246,14 +262,13 @@ class ApiClient:
                 method=method,
                 path=path,
                 base_url=self._base_url,
-                has_key=self._has_key,
+                has_key=has_key,
                 hint=rules.hint.get(response.status),
             )
 
     def _without_key(self, response: Response) -> Response:
         """Blot out the API key where a server repeats it, so that no error or log shows it."""
-        key = self.config.api_key.reveal().encode("ascii") if self.config.api_key else b""
-        return attrs.evolve(response, content=response.content.replace(key, b"********")) if key else response
+        return attrs.evolve(response, content=self.credentials.blot_out(response.content))
 
     def _show_deprecation(self, headers: Mapping[str, str]) -> None:
         note = headers.get("x-deprecation-note")
@@ -261,6 +276,11 @@ class ApiClient:
             self._notes.add(note)
             level = logging.ERROR if headers.get("x-deprecation-level") == "error" else logging.WARNING
             _log.log(level, "the server says: %s", note)
+
+
+def _is_invalid_token(response: Response) -> bool:
+    """Tell a token that a server does not accept, though nothing is wrong with who it stands for (RFC 6750)."""
+    return response.status == 401 and 'error="invalid_token"' in response.headers.get("www-authenticate", "")
 
 
 def _is_lost(response: Response, expects_body: bool) -> bool:
@@ -277,14 +297,8 @@ def _is_worth_retrying(final: Collection[int], error: TinkexError) -> bool:
     return error.retryable and getattr(error, "status_code", None) not in final
 
 
-def _constant_headers(config: ClientConfig) -> dict[str, str]:
-    key = {"X-API-Key": config.api_key.reveal()} if config.api_key else {}
-    return {
-        "Accept": "application/json",
-        "User-Agent": f"tinkex/Python {__version__}",
-        **key,
-        **_platform_headers(),
-    }
+def _constant_headers() -> dict[str, str]:
+    return {"Accept": "application/json", "User-Agent": f"tinkex/Python {__version__}", **_platform_headers()}
 
 
 def _call_headers(method: str, key: str | None, timeout: float) -> dict[str, str]:
@@ -309,6 +323,11 @@ def _platform_headers() -> dict[str, str]:
         "X-Stainless-Runtime-Version": platform.python_version(),
         "X-Stainless-Async": "false",
     }
+
+
+def _shown(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers for the log: whatever is not known to be harmless may be a credential, and shows its name only."""
+    return {name: value if name.lower().startswith(_HARMLESS) else "..." for name, value in headers.items()}
 
 
 def _merge(headers: Mapping[str, str], over: Mapping[str, str] | None) -> dict[str, str]:

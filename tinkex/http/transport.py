@@ -18,13 +18,13 @@ from typing import Any
 import attrs
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 from requests.models import PreparedRequest
 from requests.utils import DEFAULT_ACCEPT_ENCODING, urldefragauth
 
 from tinkex.config import ClientConfig
 from tinkex.errors import ClientClosedError, ConfigurationError
 from tinkex.http._causes import explain
+from tinkex.http._connection import Adapter
 
 __all__ = ["Response", "Transport"]
 
@@ -196,38 +196,13 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=1, max_retries=0))
+            self.mount(scheme, Adapter(pool_connections=4, pool_maxsize=1, max_retries=0))
 
     def rebuild_auth(self, prepared_request: PreparedRequest, response: requests.Response) -> None:
         strips: bool = self.should_strip_auth(response.request.url, prepared_request.url)  # type: ignore[no-untyped-call]
         if strips:
             kept = {n: v for n, v in prepared_request.headers.items() if n.lower() in _PUBLIC_HEADERS}
             prepared_request.headers = kept  # type: ignore[assignment]
-
-
-class _Adapter(HTTPAdapter):
-    """The adapter of ``requests``, which looks up the pool of an origin once instead of for every request."""
-
-    def __init__(self, **options: Any) -> None:
-        self._pools: dict[str, Any] = {}
-        super().__init__(**options)
-
-    def get_connection_with_tls_context(
-        self, request: PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        # TLS settings and proxies are those of the transport, so they cannot differ for one origin.
-        origin = "/".join(str(request.url).split("/", 3)[:3])
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            self._pools[origin] = pool
-        return pool
-
-    def close(self) -> None:
-        pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            pool.close()
-        super().close()  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _prepare_base(base_url: str) -> tuple[str, dict[str, str]]:

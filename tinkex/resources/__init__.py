@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import Self
 
 from tinkex.config import ClientConfig, RetryPolicy
-from tinkex.http import ApiClient, RetryDetails, Sender
+from tinkex.http import ApiClient, Credentials, RetryDetails, Sender
 from tinkex.resources import futures, models, sampling, service, telemetry, training, weights
 from tinkex.resources._base import APIResponse, Endpoint, ReadOptions, WriteOptions
 from tinkex.resources.futures import FuturesResource
@@ -23,7 +23,7 @@ from tinkex.resources.models import ModelsResource
 from tinkex.resources.sampling import SamplingResource
 from tinkex.resources.service import ServiceResource
 from tinkex.resources.telemetry import TelemetryResource
-from tinkex.resources.training import TrainingResource
+from tinkex.resources.training import TrainingResource, Wire
 from tinkex.resources.weights import WeightsResource
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "TinkexAPI",
     "TrainingResource",
     "WeightsResource",
+    "Wire",
     "WriteOptions",
 ]
 
@@ -95,6 +96,33 @@ class TinkexAPI:
         self.sampling = SamplingResource(client)
         self.futures = FuturesResource(client)
         self.telemetry = TelemetryResource(client)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What each request carries; shared with the APIs that :meth:`with_options` makes."""
+        return self._client.credentials
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when there shall be no further attempts; wait on it instead of sleeping."""
+        return self._client.stop
+
+    def exchange_tokens(self, *, prefer_command: bool = False) -> None:
+        """From now on, exchange the credential for short-lived tokens (``POST auth/token``) and send those.
+
+        Args:
+            prefer_command: ``credential_cmd`` goes before ``api_key``, unless that is a JWT itself.
+
+        Raises:
+            ConfigurationError: The command is wanted, and there is none.
+        """
+        # Where an old token is still good, one attempt is enough: the next request tries again.
+        once = self.with_options(retry=RetryPolicy.none())
+
+        def exchange(credential: str, worth_waiting: bool) -> str:
+            return (self if worth_waiting else once).service.auth_token(credential).jwt
+
+        self.credentials.exchange_with(exchange, prefer_command=prefer_command)
 
     def with_options(
         self,

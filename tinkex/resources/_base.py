@@ -170,6 +170,7 @@ class Resource:
         ids: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        write: Callable[[Any], bytes] = encode,
         read: Callable[[Answer], T] | None = None,
         request_id: str | None = None,
         idempotency_key: str | None = None,
@@ -182,7 +183,7 @@ class Resource:
         answer = self._client.call(
             endpoint.method,
             endpoint.url(ids or {}, query),
-            body=None if request is None else encode(request),
+            body=None if request is None else write(request),
             headers={**endpoint.headers, **(headers or {}), **(extra_headers or {})},
             idempotency_key=idempotency_key,
             timeout=endpoint.timeout if timeout is None else timeout,

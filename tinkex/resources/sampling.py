@@ -7,7 +7,12 @@ from functools import cached_property
 from typing_extensions import Unpack
 
 from tinkex.resources._base import Endpoint, Resource, WriteOptions, raw
-from tinkex.types import SampleRequest, UntypedAPIFuture
+from tinkex.types import (
+    JoinSamplingSessionRequest,
+    JoinSamplingSessionResponse,
+    SampleRequest,
+    UntypedAPIFuture,
+)
 
 __all__ = ["ENDPOINTS", "RawSamplingResource", "SamplingResource"]
 
@@ -22,7 +27,15 @@ ASAMPLE = Endpoint(
     headers={"X-Tinker-Sampling-Backpressure": "1"},
 )
 
-ENDPOINTS = (ASAMPLE,)
+JOIN_SAMPLING_SESSION = Endpoint(
+    name="sampling.join_sampling_session",
+    method="POST",
+    path="/join_sampling_session",
+    request=JoinSamplingSessionRequest,
+    response=JoinSamplingSessionResponse,
+)
+
+ENDPOINTS = (ASAMPLE, JOIN_SAMPLING_SESSION)
 
 
 class SamplingResource(Resource):
@@ -51,6 +64,25 @@ class SamplingResource(Resource):
         """
         return self._call(ASAMPLE, request, **options)
 
+    def join_sampling_session(
+        self, request: JoinSamplingSessionRequest, **options: Unpack[WriteOptions]
+    ) -> JoinSamplingSessionResponse:
+        """Become another client of a sampler, with numbers of its own for its requests.
+
+        ``POST /api/v1/join_sampling_session``
+
+        Args:
+            request: The sampler.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Returns:
+            The number of this client; its requests are numbered from that number times a thousand million.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 if the sampler is unknown, or if the server has no such endpoint.
+        """
+        return self._call(JOIN_SAMPLING_SESSION, request, **options)
+
 
 class RawSamplingResource:
     """The methods of :class:`SamplingResource`, returning the answers unread."""
@@ -58,3 +90,4 @@ class RawSamplingResource:
     def __init__(self, resource: SamplingResource) -> None:
         """Wrap the methods."""
         self.asample = raw(resource.asample)
+        self.join_sampling_session = raw(resource.join_sampling_session)

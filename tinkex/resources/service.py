@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
 
 from typing_extensions import Unpack
 
-from tinkex.resources._base import Endpoint, ReadOptions, Resource, WriteOptions, raw
+from tinkex.resources import _account
+from tinkex.resources._account import AccountMethods
+from tinkex.resources._base import Endpoint, ReadOptions, WriteOptions, raw
 from tinkex.types import (
+    ClientConfigResponse,
+    ClientDynamicConfigResponse,
+    ClientSessionFinishReasonType,
     CreateSamplingSessionRequest,
     CreateSamplingSessionResponse,
     CreateSessionRequest,
@@ -20,6 +24,9 @@ from tinkex.types import (
     ListSessionsResponse,
     SessionHeartbeatRequest,
     SessionHeartbeatResponse,
+    SessionSearchRequest,
+    SessionSearchResponse,
+    TraceExportResponse,
 )
 
 __all__ = ["ENDPOINTS", "RawServiceResource", "ServiceResource"]
@@ -63,7 +70,15 @@ GET_SAMPLER = Endpoint(
     name="service.get_sampler", method="GET", path="/samplers/{sampler_id}", response=GetSamplerResponse
 )
 CLIENT_CONFIG = Endpoint(
-    name="service.client_config", method="POST", path="/client/config", request=dict, response=dict[str, Any]
+    name="service.client_config", method="POST", path="/client/config", request=dict, response=ClientConfigResponse
+)
+CLIENT_DYNAMIC_CONFIG = Endpoint(
+    name="service.client_dynamic_config",
+    method="POST",
+    path="/client/dynamic_config",
+    request=dict,
+    response=ClientDynamicConfigResponse,
+    timeout=10.0,
 )
 FINISH_SESSION: Endpoint[None] = Endpoint(
     name="service.finish_session",
@@ -72,6 +87,27 @@ FINISH_SESSION: Endpoint[None] = Endpoint(
     request=dict,
     response=None,
     timeout=10.0,
+)
+SEARCH_SESSIONS = Endpoint(
+    name="service.search_sessions",
+    method="POST",
+    path="/sessions/search",
+    request=SessionSearchRequest,
+    response=SessionSearchResponse,
+)
+ASSIGN_SESSION_PROJECT: Endpoint[None] = Endpoint(
+    name="service.assign_session_project",
+    method="PUT",
+    path="/sessions/{session_id}/project",
+    request=dict,
+    response=None,
+    hint={403: "you may not use that project"},
+)
+EXPORT_SESSION_TRACE = Endpoint(
+    name="service.export_session_trace",
+    method="GET",
+    path="/sessions/{session_id}/trace_export",
+    response=TraceExportResponse,
 )
 
 ENDPOINTS = (
@@ -84,12 +120,17 @@ ENDPOINTS = (
     LIST_SESSIONS,
     GET_SAMPLER,
     CLIENT_CONFIG,
+    CLIENT_DYNAMIC_CONFIG,
     FINISH_SESSION,
+    SEARCH_SESSIONS,
+    ASSIGN_SESSION_PROJECT,
+    EXPORT_SESSION_TRACE,
+    *_account.ENDPOINTS,
 )
 
 
-class ServiceResource(Resource):
-    """What the server offers, and sessions."""
+class ServiceResource(AccountMethods):
+    """What the server offers, sessions, and the account."""
 
     @cached_property
     def with_raw_response(self) -> RawServiceResource:
@@ -248,7 +289,7 @@ class ServiceResource(Resource):
         """
         return self._call(GET_SAMPLER, ids={"sampler_id": sampler_id}, **options)
 
-    def client_config(self, sdk_version: str, **options: Unpack[WriteOptions]) -> dict[str, Any]:
+    def client_config(self, sdk_version: str, **options: Unpack[WriteOptions]) -> ClientConfigResponse:
         """Ask for the server's settings for clients.
 
         ``POST /api/v1/client/config``
@@ -258,17 +299,34 @@ class ServiceResource(Resource):
             **options: See :class:`~tinkex.resources.WriteOptions`.
 
         Returns:
-            Settings by name; any may be missing.
+            The settings; those that the server leaves out have their defaults.
 
         Raises:
             APIError: See :mod:`tinkex.errors`; 404 from a server that has no settings.
         """
         return self._call(CLIENT_CONFIG, {"sdk_version": sdk_version}, **options)
 
+    def client_dynamic_config(self, sdk_version: str, **options: Unpack[WriteOptions]) -> ClientDynamicConfigResponse:
+        """Ask for those of the server's settings that may change meanwhile.
+
+        ``POST /api/v1/client/dynamic_config``
+
+        Args:
+            sdk_version: Version to ask for.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Returns:
+            The settings; those that the server leaves out have their defaults.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 from a server that has no such settings.
+        """
+        return self._call(CLIENT_DYNAMIC_CONFIG, {"sdk_version": sdk_version}, **options)
+
     def finish_session(
         self,
         session_id: str,
-        reason: Literal["success", "errored", "interrupted"] = "success",
+        reason: ClientSessionFinishReasonType = "success",
         detail: str | None = None,
         **options: Unpack[WriteOptions],
     ) -> None:
@@ -288,6 +346,56 @@ class ServiceResource(Resource):
         body = {"reason": {"type": reason}, "detail": detail}
         return self._call(FINISH_SESSION, body, ids={"session_id": session_id}, **options)
 
+    def search_sessions(self, request: SessionSearchRequest, **options: Unpack[WriteOptions]) -> SessionSearchResponse:
+        """Find sessions, the newest first.
+
+        ``POST /api/v1/sessions/search``
+
+        Args:
+            request: Which ones.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Returns:
+            A page of sessions, and where the next page begins.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 403 if a project is not yours to list.
+        """
+        return self._call(SEARCH_SESSIONS, request, **options)
+
+    def assign_session_project(self, session_id: str, project_id: str, **options: Unpack[WriteOptions]) -> None:
+        """Move a session, with all that belongs to it, into a project.
+
+        ``PUT /api/v1/sessions/{session_id}/project``
+
+        Args:
+            session_id: Id of the session.
+            project_id: Id of the project.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 if either is unknown, 403 if the project is not yours to use.
+        """
+        body = {"project_id": project_id}
+        return self._call(ASSIGN_SESSION_PROJECT, body, ids={"session_id": session_id}, **options)
+
+    def export_session_trace(self, session_id: str, **options: Unpack[ReadOptions]) -> TraceExportResponse:
+        """Ask for what a session did over time, as a trace for https://ui.perfetto.dev; the server begins to build it.
+
+        ``GET /api/v1/sessions/{session_id}/trace_export``
+
+        Args:
+            session_id: Id of the session.
+            **options: See :class:`~tinkex.resources.ReadOptions`.
+
+        Returns:
+            Where to fetch it, or that it is not ready yet: then ask again some seconds later.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 if the session is unknown.
+        """
+        return self._call(EXPORT_SESSION_TRACE, ids={"session_id": session_id}, **options)
+
 
 class RawServiceResource:
     """The methods of :class:`ServiceResource`, returning the answers unread."""
@@ -303,4 +411,14 @@ class RawServiceResource:
         self.list_sessions = raw(resource.list_sessions)
         self.get_sampler = raw(resource.get_sampler)
         self.client_config = raw(resource.client_config)
+        self.client_dynamic_config = raw(resource.client_dynamic_config)
         self.finish_session = raw(resource.finish_session)
+        self.search_sessions = raw(resource.search_sessions)
+        self.assign_session_project = raw(resource.assign_session_project)
+        self.export_session_trace = raw(resource.export_session_trace)
+        self.auth_token = raw(resource.auth_token)
+        self.get_api_key = raw(resource.get_api_key)
+        self.delete_api_key = raw(resource.delete_api_key)
+        self.get_audit_log = raw(resource.get_audit_log)
+        self.get_billing_usage = raw(resource.get_billing_usage)
+        self.get_current_checkpoint_storage_usage = raw(resource.get_current_checkpoint_storage_usage)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 
+import attrs
 from typing_extensions import Unpack
 
 from tinkex.http import Answer
@@ -13,7 +14,11 @@ from tinkex.resources._base import Endpoint, ReadOptions, Resource, WriteOptions
 from tinkex.types import (
     CheckpointArchiveUrlResponse,
     CheckpointsListResponse,
+    CopyWeightsRequest,
+    CopyWeightsResponse,
+    ExternalWeightsUrlsResponse,
     LoadWeightsRequest,
+    SaveWeightsExternalRequest,
     SaveWeightsForSamplerRequest,
     SaveWeightsRequest,
     UntypedAPIFuture,
@@ -53,6 +58,15 @@ SAVE_FOR_SAMPLER = Endpoint(
     method="POST",
     path="/save_weights_for_sampler",
     request=SaveWeightsForSamplerRequest,
+    response=UntypedAPIFuture,
+    final=frozenset({409}),
+    hint={409: "choose another name"},
+)
+SAVE_EXTERNAL = Endpoint(
+    name="weights.save_external",
+    method="POST",
+    path="/save_weights_external",
+    request=SaveWeightsExternalRequest,
     response=UntypedAPIFuture,
     final=frozenset({409}),
     hint={409: "choose another name"},
@@ -104,11 +118,25 @@ WEIGHTS_INFO = Endpoint(
     request=WeightsInfoRequest,
     response=WeightsInfoResponse,
 )
+GET_EXTERNAL_WEIGHTS_URLS = Endpoint(
+    name="weights.get_external_weights_urls",
+    method="GET",
+    path=f"{_CHECKPOINT}/external_weights_urls",
+    response=ExternalWeightsUrlsResponse,
+)
+COPY = Endpoint(
+    name="weights.copy",
+    method="POST",
+    path="/copy_weights",
+    request=CopyWeightsRequest,
+    response=CopyWeightsResponse,
+)
 
 ENDPOINTS = (
     LOAD,
     SAVE,
     SAVE_FOR_SAMPLER,
+    SAVE_EXTERNAL,
     LIST,
     DELETE_CHECKPOINT,
     GET_CHECKPOINT_ARCHIVE_URL,
@@ -117,6 +145,8 @@ ENDPOINTS = (
     UNPUBLISH,
     SET_TTL,
     WEIGHTS_INFO,
+    GET_EXTERNAL_WEIGHTS_URLS,
+    COPY,
 )
 
 
@@ -182,6 +212,24 @@ class WeightsResource(Resource):
             APIError: See :mod:`tinkex.errors`; 404 if the model is unknown.
         """
         return self._call(SAVE_FOR_SAMPLER, request, **options)
+
+    def save_external(self, request: SaveWeightsExternalRequest, **options: Unpack[WriteOptions]) -> UntypedAPIFuture:
+        """Save weights in the form that other programs read, to be downloaded.
+
+        ``POST /api/v1/save_weights_external``
+
+        Args:
+            request: The model and the checkpoint's name.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Returns:
+            The promise of a :class:`~tinkex.types.SaveWeightsExternalResponse`.
+
+        Raises:
+            ConflictError: The name is taken; this is not tried again.
+            APIError: See :mod:`tinkex.errors`; 404 if the model is unknown, or if the server has no such endpoint.
+        """
+        return self._call(SAVE_EXTERNAL, request, **options)
 
     def list(self, model_id: str, **options: Unpack[ReadOptions]) -> CheckpointsListResponse:
         """List all checkpoints of a model.
@@ -329,6 +377,48 @@ class WeightsResource(Resource):
         """
         return self._call(WEIGHTS_INFO, request, **options)
 
+    def get_external_weights_urls(
+        self, model_id: str, checkpoint_id: str, **options: Unpack[ReadOptions]
+    ) -> ExternalWeightsUrlsResponse:
+        """Ask where the files of an external checkpoint can be downloaded.
+
+        ``GET /api/v1/training_runs/{model_id}/checkpoints/{checkpoint_id}/external_weights_urls``
+
+        Args:
+            model_id: Id of the model.
+            checkpoint_id: ``external_weights/<name>``.
+            **options: See :class:`~tinkex.resources.ReadOptions`.
+
+        Returns:
+            An address for each file, and until when they work.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 if there is no such checkpoint.
+        """
+        return self._call(GET_EXTERNAL_WEIGHTS_URLS, ids=_ids(model_id, checkpoint_id), **options)
+
+    def copy(self, request: CopyWeightsRequest, **options: Unpack[WriteOptions]) -> CopyWeightsResponse:
+        """Copy a checkpoint into a project or a session; the copy belongs to a run that cannot be trained.
+
+        ``POST /api/v1/copy_weights``
+
+        Args:
+            request: Which checkpoint, and where to; an access token in it travels as a header.
+            **options: See :class:`~tinkex.resources.WriteOptions`.
+
+        Returns:
+            The path of the copy.
+
+        Raises:
+            APIError: See :mod:`tinkex.errors`; 404 if there is no such checkpoint, 403 if the project is not yours to
+                use.
+        """
+        token = getattr(request, "weights_access_token", None)  # _call refuses what is no request at all
+        if token is None:
+            return self._call(COPY, request, **options)
+        headers = {"X-Tinker-Weights-Access-Token": token}
+        return self._call(COPY, attrs.evolve(request, weights_access_token=None), headers=headers, **options)
+
 
 def _ids(model_id: str, checkpoint_id: str) -> dict[str, str]:
     return {"model_id": model_id, "checkpoint_id": checkpoint_id}
@@ -361,6 +451,7 @@ class RawWeightsResource:
         self.load = raw(resource.load)
         self.save = raw(resource.save)
         self.save_for_sampler = raw(resource.save_for_sampler)
+        self.save_external = raw(resource.save_external)
         self.list = raw(resource.list)
         self.delete_checkpoint = raw(resource.delete_checkpoint)
         self.get_checkpoint_archive_url = raw(resource.get_checkpoint_archive_url)
@@ -369,3 +460,5 @@ class RawWeightsResource:
         self.unpublish = raw(resource.unpublish)
         self.set_ttl = raw(resource.set_ttl)
         self.weights_info = raw(resource.weights_info)
+        self.get_external_weights_urls = raw(resource.get_external_weights_urls)
+        self.copy = raw(resource.copy)
