@@ -133,7 +133,7 @@ def test_a_server_that_throttles_for_ever_does_not_keep_an_ending_program(world,
     deadline = ExitDeadline(clock, budget_s=5.0, exiting=lambda: True)
     assert not deadline.over()
     clock.now += 5.0
-    gate = SampleGate(SamplePolicy(pause_s=1000.0))
+    gate = SampleGate(SamplePolicy(first_pause_s=1000.0, pause_s=1000.0))
     gate.throttle(1)
     dispatcher = world.dispatcher(gate=gate, wiring=Wiring(exit_deadline=deadline))
     future = dispatcher.submit("sample", world.part("a"), itertools.count())

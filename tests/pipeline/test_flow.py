@@ -152,13 +152,26 @@ def test_one_sample_may_take_the_bytes_below_zero(h):
     ("size", "retry_after", "pause"), [(131_072, None, 1.0), (131_073, None, 5.0), (131_073, 2.5, 2.5)]
 )
 def test_a_429_pauses_everyone(h, size, retry_after, pause):
-    """One second, five after a large sample, or what the server asked for."""
-    samples, clock = gate(h)
+    """At most one second, five after a large sample, or what the server asked for."""
+    samples, clock = gate(h, first_pause_s=100.0)
     samples.throttle(size, retry_after)
     clock.now += pause - 0.01
     assert samples.enter(1, timeout=0) is None
     clock.now += 0.01
     assert samples.enter(1, timeout=0) is not None
+
+
+def test_pauses_begin_short_and_double_until_a_sample_is_accepted(h):
+    """A stray 429 costs next to nothing; what was sent before a pause began does not lengthen it."""
+    samples, clock = gate(h, first_pause_s=0.02)
+    waits = []
+    for accepted in (False, False, True, False):
+        samples.throttle(1)
+        samples.throttle(1)
+        waits.append(samples._paused_until - clock.now)
+        clock.now = samples._paused_until
+        samples.leave(samples.enter(1, timeout=0), accepted=accepted)
+    assert [0.02, 0.04, 0.08, 0.02] == [round(wait, 6) for wait in waits]
 
 
 def test_after_a_pause_few_are_admitted_and_bytes_count_twenty_times(h):

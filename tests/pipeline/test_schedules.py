@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import threading
 
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from typing_extensions import override
 
@@ -232,6 +232,7 @@ def _succeeded(future):
     return not future.cancelled() and future.exception(0) is None
 
 
+@settings(max_examples=10 * settings.default.max_examples)  # 1,000 in the profile "ci"
 @given(schedule=schedules, drain=st.booleans())
 def test_promises_are_kept_on_any_schedule(h, schedule, drain):
     """No hang, no gap, no reordering, nothing sent while BROKEN, every future completed once, no thread left."""

@@ -15,6 +15,7 @@ from tinkex.pipeline.dispatch import SampleDispatcher
 from tinkex.pipeline.flow import ByteBudget, SampleGate, SamplePolicy
 from tinkex.pipeline.futures import APIFuture, Observer, PhaseChange, Phases
 from tinkex.pipeline.heartbeat import Heartbeat
+from tinkex.pipeline.herald import Herald, News
 from tinkex.pipeline.keeper import Part, Wiring
 from tinkex.pipeline.periodic import Periodic
 from tinkex.pipeline.poller import Poller, Watched
@@ -33,6 +34,8 @@ __all__ = [
     "ExitDeadline",
     "Failed",
     "Heartbeat",
+    "Herald",
+    "News",
     "Observer",
     "Outcome",
     "Part",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import attrs
 from typing_extensions import override
 
-from tinkex.errors import ClientClosedError, RateLimitError
+from tinkex.errors import ClientClosedError, FutureExpiredError, RateLimitError
 from tinkex.pipeline.flow import SampleGate
 from tinkex.pipeline.futures import APIFuture, Promise
 from tinkex.pipeline.keeper import Part, Wiring
@@ -22,13 +22,14 @@ T = TypeVar("T")
 
 
 class _Sample(Job):
-    __slots__ = ("finish", "numbers", "part")
+    __slots__ = ("again", "finish", "numbers", "part")
 
     def __init__(
         self, promise: Promise[Any], part: Part, numbers: Iterator[int], finish: Callable[[Any], Any] | None
     ) -> None:
         super().__init__(promise)
         self.part = part
+        self.again = part.again
         self.numbers = numbers
         self.finish = finish
 
@@ -38,27 +39,34 @@ class _Drawn(Watched):
     """One accepted sample."""
 
     dispatcher: SampleDispatcher
-    promise: Promise[Any]
-    finish: Callable[[Any], Any] | None
+    job: _Sample
 
     @override
     def on_pending(self, queue_state: str, reason: str | None) -> None:
-        self.promise.queue(queue_state, reason)
+        self.job.promise.queue(queue_state, reason)
 
     @override
     def on_ready(self, value: Any) -> None:
+        job = self.job
+        if job.part.herald is not None:
+            job.part.herald.fetched(self.request_id)
         try:
-            value = value if self.finish is None else self.finish(value)
+            value = value if job.finish is None else job.finish(value)
         except BaseException as error:
             self.on_failed(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            self.dispatcher._resolve(self.promise, value)
+            self.dispatcher._resolve(job.promise, value)
 
     @override
     def on_failed(self, error: BaseException) -> None:
-        self.dispatcher._fail(self.promise, error)
+        if not (isinstance(error, FutureExpiredError) and self.dispatcher._send_again(self.job)):
+            self.dispatcher._fail(self.job.promise, error)
+
+    def withdraw(self) -> bool:
+        """Give up the sample; False if its outcome is known already."""
+        return self.dispatcher._withdraw(self)
 
 
 class SampleDispatcher(Pool[_Sample]):
@@ -126,18 +134,20 @@ class SampleDispatcher(Pool[_Sample]):
                 self._give_up_at_exit()
             if charge is None:
                 return
+            accepted = False
             try:
                 if seq_id is None and not self._begin(job):
                     return
                 seq_id = self._number(job) if seq_id is None else seq_id
                 self._send(job, seq_id)
+                accepted = True
                 return
             except RateLimitError as error:
                 if not error.retryable:
                     raise
                 gate.throttle(part.size, error.retry_after)
             finally:
-                gate.leave(charge)
+                gate.leave(charge, accepted=accepted)
 
     def _number(self, job: _Sample) -> int:
         with self._lock:
@@ -152,18 +162,39 @@ class SampleDispatcher(Pool[_Sample]):
         with self._lock:
             if self._dropping:
                 return
-        job.promise.accept(request_id)
-        self._poller.watch(
-            _Drawn(
-                request_id=request_id,
-                request_type=job.part.request_type,
-                decode=job.part.decode,
-                submit_s=submit_s,
-                dispatcher=self,
-                promise=job.promise,
-                finish=job.finish,
-            )
+        part = job.part
+        drawn = _Drawn(
+            request_id=request_id,
+            request_type=part.request_type,
+            decode=part.decode,
+            submit_s=submit_s,
+            dispatcher=self,
+            job=job,
         )
+        job.promise.accept(request_id, None if part.withdraw is None else drawn.withdraw)
+        self._poller.watch(drawn, parked=part.herald is not None)
+        if part.herald is not None:
+            part.herald.expect(drawn)
+
+    def _send_again(self, job: _Sample) -> bool:
+        """Send a sample once more whose result is lost; False if that was done often enough."""
+        if job.again == 0:
+            return False
+        job.again -= 1
+        job.promise.resubmit("the server has lost the result, so it is drawn again")
+        return self._enqueue_again(job)
+
+    def _withdraw(self, drawn: _Drawn) -> bool:
+        if not self._poller.drop(drawn):
+            return False
+        part = drawn.job.part
+        if part.herald is not None:
+            part.herald.forget(drawn.request_id)
+        drawn.job.promise.withdrawn()
+        self._drop(drawn.job.promise)
+        if part.withdraw is not None:
+            part.withdraw(drawn.request_id)
+        return True
 
     @override
     def _abandon(self, error: ClientClosedError) -> None:

@@ -190,10 +190,13 @@ class SamplePolicy:
     """How long after the end of a pause the server is treated with care."""
     throttled_charge: int = 20
     """Each byte counts this often meanwhile."""
+    first_pause_s: float = 0.02
+    """A pause that the server gives no length; it doubles with each one before a sample is accepted again."""
     pause_s: float = 1.0
+    """The longest such pause."""
     long_pause_s: float = 5.0
     long_pause_size: int = 131_072
-    """A request of more bytes than this that meets a 429 causes the long pause."""
+    """The longest such pause after a request of more bytes than this."""
 
 
 class SampleGate(_Turnstile):
@@ -213,6 +216,7 @@ class SampleGate(_Turnstile):
         self._submitting = 0
         self._free = self._policy.max_bytes
         self._paused_until = float("-inf")
+        self._refusals = 0  # pauses since a sample was accepted
 
     def enter(
         self,
@@ -238,9 +242,10 @@ class SampleGate(_Turnstile):
         """
         return self._enter(size, owner, timeout, give_up)
 
-    def leave(self, charge: int) -> None:
-        """Say that the submit was answered."""
+    def leave(self, charge: int, *, accepted: bool = False) -> None:
+        """Say that the submit was answered, and whether the server took the sample."""
         with self._lock:
+            self._refusals = 0 if accepted else self._refusals
             self._refund_locked(charge)
             self._grant_locked()
 
@@ -251,11 +256,14 @@ class SampleGate(_Turnstile):
             size: Estimated bytes of the sample that met it.
             retry_after: Seconds that the server asked for, if it did.
         """
-        policy = self._policy
-        pause = policy.long_pause_s if size > policy.long_pause_size else policy.pause_s
-        until = self._clock() + (pause if retry_after is None else retry_after)
+        policy, now = self._policy, self._clock()
+        longest = policy.long_pause_s if size > policy.long_pause_size else policy.pause_s
         with self._lock:
-            self._paused_until = max(self._paused_until, until)
+            if retry_after is None and now < self._paused_until:
+                return  # sent before the pause began, so it says nothing new
+            pause = min(longest, policy.first_pause_s * 2.0 ** min(self._refusals, 30))
+            self._refusals += 1
+            self._paused_until = max(self._paused_until, now + (pause if retry_after is None else retry_after))
 
     def _admit_locked(self, size: int) -> int | None:
         policy, now = self._policy, self._clock()

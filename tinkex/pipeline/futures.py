@@ -103,6 +103,8 @@ class APIFuture(concurrent.futures.Future[T]):
         # State and reason change together, so they are one attribute.
         self._queue: tuple[str, str | None] = ("unknown", None)
         self._quiet = False
+        # Takes back what the server has; None for what cannot be taken back.
+        self._withdraw: Callable[[], bool] | None = None
 
     @property
     def request_id(self) -> str | None:
@@ -156,13 +158,14 @@ class APIFuture(concurrent.futures.Future[T]):
 
     @override
     def cancel(self) -> bool:
-        """Cancel the operation if it is still queued.
+        """Cancel the operation if it is still queued, or if it is a sample that the server works on.
 
         Returns:
-            True if nothing was sent and nothing will be; False if the server has it, or may have it, or it is
-            done.
+            True if there will be no result: nothing was sent and nothing will be, or the server was asked to
+            stop drawing. False if the server has the operation, or may have it, or it is done.
         """
-        cancelled = super().cancel()
+        withdraw = self._withdraw
+        cancelled = super().cancel() or (withdraw is not None and withdraw())
         if cancelled and self.phases.ready is None:
             self.phases.ready = self._clock()
         return cancelled
@@ -211,6 +214,14 @@ class APIFuture(concurrent.futures.Future[T]):
         if self.phases.fetched is None:
             self.phases.fetched = self._clock()
 
+    def _cancel_running(self) -> None:
+        """Become cancelled although it was begun; the caller knows that nobody will complete it."""
+        with self._condition:
+            if self._state == "RUNNING":
+                self._state = "PENDING"
+        if super().cancel():
+            self.set_running_or_notify_cancel()
+
     def _waits_for(self) -> str:
         if not self.running():
             return "its turn to be sent"
@@ -242,6 +253,14 @@ class APIFuture(concurrent.futures.Future[T]):
         """Say so if nobody ever asked how a failed operation went."""
         if hasattr(self, "_quiet"):
             report_unread([self])
+
+
+def finished(operation: str, value: T) -> APIFuture[T]:
+    """Return a future that is done."""
+    promise: Promise[T] = Promise(operation)
+    promise.start()
+    promise.resolve(value)
+    return promise.future
 
 
 # A failure that only repeats another one, or the user's own closing, needs no alarm.
@@ -298,10 +317,27 @@ class Promise(Generic[T]):
         """Tell the observers that it was cancelled before it was sent."""
         self._tell("cancelled")
 
-    def accept(self, request_id: str) -> None:
-        """Record that the server has the operation; the first chunk names it."""
+    def withdrawn(self) -> None:
+        """Cancel what the server has; the caller knows that nobody will complete it."""
+        self.future._withdraw = None
+        self.future._cancel_running()
+        self._tell("cancelled")
+
+    def resubmit(self, reason: str) -> None:
+        """Record that the operation will be sent again, under another name."""
+        self.future._withdraw = self.future._request_id = None
+        self.queue("unknown", reason)
+
+    def accept(self, request_id: str, withdraw: Callable[[], bool] | None = None) -> None:
+        """Record that the server has the operation; the first chunk names it.
+
+        Args:
+            request_id: The server's name for it.
+            withdraw: Takes it back; returns False if it is too late for that.
+        """
         if self.future._request_id is None:
             self.future._request_id = request_id
+            self.future._withdraw = withdraw
             self.future.phases.accepted = self.future._clock()
             self._tell("accepted")
 
@@ -340,6 +376,7 @@ class Promise(Generic[T]):
         error: BaseException | None,
     ) -> bool:
         phases = self.future.phases
+        self.future._withdraw = None
         before, phases.ready = phases.ready, self.future._clock()
         try:
             write(value)

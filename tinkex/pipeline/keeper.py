@@ -16,6 +16,7 @@ import attrs
 
 from tinkex.errors import APIStatusError, ClientClosedError, InvalidInputError, RateLimitError
 from tinkex.pipeline.futures import APIFuture, Observer, Promise, report_unread
+from tinkex.pipeline.herald import Herald
 from tinkex.pipeline.process import ExitDeadline, forked_error, renewed, survive_fork
 
 __all__ = ["Part", "PromiseKeeper", "Wiring", "is_refusal"]
@@ -35,12 +36,20 @@ class Part:
         size: Estimated bytes of the request.
         request_type: What the server calls the type of the result, such as ``ForwardBackward``.
         decode: Whatever ``retrieve`` needs to decode the result; the pipeline only carries it.
+        again: How often it may be sent again, under a new number, if the server has lost its result; 0 for what must
+            not be done twice.
+        withdraw: Tells the server, without waiting, that the result of a request id is not wanted any more; None for
+            what cannot be taken back.
+        herald: Hears when the result is there; None to ask for it by itself.
     """
 
     send: Callable[[int], str]
     size: int = 0
     request_type: str = ""
     decode: Any = None
+    again: int = 0
+    withdraw: Callable[[str], None] | None = None
+    herald: Herald | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)

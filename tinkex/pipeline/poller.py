@@ -153,8 +153,12 @@ class Poller:
                     raise ClientClosedError("the program is ending", reason="exit") from error
                 self._poller = thread
 
-    def watch(self, watched: Watched) -> None:
+    def watch(self, watched: Watched, *, parked: bool = False) -> None:
         """Find out the outcome of ``watched``; those of one lane finish in the order of these calls.
+
+        Args:
+            watched: What was accepted.
+            parked: Do not ask before :meth:`release` says so; for those without a lane.
 
         Raises:
             ClientClosedError: The poller is closed or has died; ``watched`` is told nothing.
@@ -166,9 +170,21 @@ class Poller:
             lane = self._lanes.setdefault(watched.lane, deque()) if watched.lane is not None else None
             if lane is not None:
                 lane.append(watched)
-            if lane is None or lane[0] is watched:
+            if not parked and (lane is None or lane[0] is watched):
                 self._due_locked(watched)
                 self._call_locked()
+
+    def release(self, watched: Watched) -> None:
+        """Ask for what was parked, unless it was dropped meanwhile."""
+        with self._lock:
+            if watched in self._watched:
+                self._due_locked(watched)
+                self._call_locked()
+
+    def drop(self, watched: Watched) -> bool:
+        """Stop asking for something without a lane and say nothing of it; False if its outcome is known already."""
+        with self._lock:
+            return self._watched.pop(watched, _FORGOTTEN) is not _FORGOTTEN
 
     def forget(self, lane: Hashable) -> None:
         """Stop asking for everything in ``lane`` and say nothing of it; an open read is abandoned."""
@@ -257,7 +273,6 @@ class Poller:
             self._threads.add(threading.get_ident())
         try:
             while (held := self._next()) is not None:
-                # A bulk endpoint would take several here, and ask once for all of them.
                 again = self._ask(held)
                 with self._lock:
                     self._leave_locked(held, again)

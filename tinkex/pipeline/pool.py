@@ -76,6 +76,22 @@ class Pool(PromiseKeeper, Generic[JobT]):
             raise ExitDeadline.error() from refused
         return job.promise.future
 
+    def _enqueue_again(self, job: JobT) -> bool:
+        """Put a job back that was begun; False if the pool sends nothing any more."""
+        with self._lock:
+            if self._dropping:
+                return False
+            self._queue.append(job)
+            self._runs += 1
+        try:
+            self._executor.submit(self._work)
+        except RuntimeError:
+            with self._lock:
+                self._queue.remove(job)
+                self._runs -= 1
+            return False
+        return True
+
     def _work(self) -> None:
         """Do one job; there is one call of this for each."""
         with self._lock:
