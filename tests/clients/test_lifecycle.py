@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -76,6 +77,38 @@ def test_closing_ends_the_session_on_the_server(stage):
     service.create_lora_training_client("acme/small", rank=4)
     service.close()
     assert any(path.endswith("/finish") for _, path in stage.faults.seen)
+
+
+def how_it_ended(stage, name):
+    """Ask the server how the session of this name ended."""
+    rest = stage.service.create_rest_client()
+    (found,) = rest.search_sessions(types.SessionSearchRequest(display_name=name)).result(WAIT).sessions
+    return found.status
+
+
+def test_the_server_is_told_how_the_program_ended(stage):
+    """Leaving ``with`` says success, an exception says errored, Ctrl-C says interrupted."""
+    for name, error in (("one", None), ("two", ValueError), ("three", KeyboardInterrupt), ("four", SystemExit)):
+        with contextlib.suppress(error or ZeroDivisionError):
+            with stage.new_service(display_name=name) as service:
+                service.create_lora_training_client("acme/small", rank=4)
+                if error:
+                    raise error
+    finished = [how_it_ended(stage, name).reason.type for name in ("one", "two", "three", "four")]
+    assert ["success", "errored", "interrupted", "interrupted"] == finished
+
+
+def test_close_takes_a_status_and_returns_a_future_that_is_done(stage):
+    """As programs for the official SDK call it; the first reason counts."""
+    service = stage.new_service(display_name="told")
+    service.create_lora_training_client("acme/small", rank=4)
+    future = service.close("errored", "the data ran out")
+    assert (True, None) == (future.done(), future.result(0))
+    assert service.close("success").done()
+    status = how_it_ended(stage, "told")
+    assert ("errored", "the data ran out") == (status.reason.type, status.detail)
+    with pytest.raises(tinkex.InvalidInputError, match="'success', 'errored' or 'interrupted', got False"):
+        stage.new_service().close(False)
 
 
 def test_a_server_that_cannot_be_told_does_not_keep_close_waiting(stage):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime
 
 import pytest
+import requests
 
 import tinkex
+from tinkex import types
 
+BASE = "acme/small"
 WAIT = 30.0
 
 
@@ -84,3 +87,115 @@ def test_lookups_need_no_session(stage):
         service.create_rest_client().list_training_runs().result(WAIT)
         assert "no session yet" in repr(service)
         assert stage.server.base_url in repr(service.create_rest_client())
+
+
+def test_a_rest_client_can_be_made_without_a_service(stage):
+    """It reads the same settings, opens no session, and ends its threads when it is left."""
+    before = len(stage.service.create_rest_client().list_sessions().result(WAIT).sessions)
+    with tinkex.RestClient(base_url=stage.server.base_url, api_key=stage.server.api_key) as rest:
+        assert BASE == rest.get_server_capabilities().result(WAIT).supported_models[0].model_name
+        assert before == len(rest.list_sessions().result(WAIT).sessions)
+        assert rest is rest.result()
+    with pytest.raises(tinkex.ClientClosedError):
+        rest.list_sessions()
+    with pytest.raises(tinkex.ConfigurationError, match="either config= or single settings"):
+        tinkex.RestClient(config=stage.service.config, api_key="tml-x")
+
+
+def test_closing_the_rest_client_of_a_service_leaves_the_service_open(stage):
+    """The connection is not its own."""
+    with stage.service.create_rest_client() as rest:
+        rest.list_sessions().result(WAIT)
+    rest.list_sessions().result(WAIT)
+
+
+def test_all_checkpoints_and_runs_come_without_paging(stage):
+    """Pages are fetched as they are needed, and nothing is missing or twice."""
+    train, other = stage.train(), stage.train()
+    names = [f"c{number}" for number in range(5)]
+    paths = [train.save_state(name).result(WAIT).path for name in names]
+    rest = stage.service.create_rest_client()
+    found = rest.iter_checkpoints(page_size=2)
+    asked = stage.faults.count("checkpoints")
+    assert paths[-1] == next(found).tinker_path
+    assert asked + 1 == stage.faults.count("checkpoints")
+    assert paths[-2::-1] == [checkpoint.tinker_path for checkpoint in found]
+    assert asked + 3 == stage.faults.count("checkpoints")
+    runs = rest.iter_training_runs(page_size=1)
+    assert {train.model_id, other.model_id} == {run.training_run_id for run in runs}
+    assert [] == list(rest.iter_training_runs(project_id="none"))
+
+
+def test_lookups_say_whose_things_they_want(stage, saved):
+    """The scope travels; the embedded server has one owner and does not mind."""
+    rest, run_id = stage.service.create_rest_client(), saved[0].split("/")[2]
+    session_id = run_id.split(":")[0]
+    for call in (
+        lambda: rest.get_training_run(run_id, "accessible"),
+        lambda: rest.get_training_run_by_tinker_path(saved[0], access_scope="accessible"),
+        lambda: rest.list_training_runs(access_scope="accessible"),
+        lambda: rest.get_session(session_id, "accessible"),
+        lambda: rest.list_sessions(5, 0, "accessible"),
+    ):
+        assert call().result(WAIT)
+
+
+def test_a_session_is_found_moved_and_drawn(stage):
+    """By what was said when it was made; its trace can be fetched without a key."""
+    with stage.new_service(display_name="Nightly", user_metadata={"exp": "7"}) as service:
+        run_id = service.create_lora_training_client(BASE, rank=4).model_id
+        rest, session_id = service.create_rest_client(), run_id.split(":")[0]
+        wanted = types.SessionSearchRequest(display_name="night", user_metadata={"exp": "7"})
+        (found,) = rest.search_sessions(wanted).result(WAIT).sessions
+        assert (session_id, types.SessionActive()) == (found.session_id, found.status)
+        assert rest.search_sessions().result(WAIT).sessions
+        rest.assign_session_project(session_id, "p").result(WAIT)
+        assert [run_id] == [run.training_run_id for run in rest.iter_training_runs(project_id="p")]
+        url = rest.export_session_trace(session_id).result(WAIT)
+    # The server has ended nothing with the session: the link is good.
+    assert "create_model" in requests.get(url, timeout=10).text
+
+
+def test_a_trace_that_is_being_built_is_waited_for(stage, monkeypatch):
+    """The future is done when the trace is; a failure is told in the server's words."""
+    monkeypatch.setattr("tinkex.clients.rest._TRACE_POLL_S", 0.001)
+    session_id, rest = stage.train().model_id.split(":")[0], stage.service.create_rest_client()
+    stage.faults.answer(200, path="*/trace_export", times=2, body=b'{"status": "pending"}')
+    assert rest.export_session_trace(session_id).result(WAIT).startswith("http")
+    stage.faults.answer(200, path="*/trace_export", body=b'{"status": "failed", "error": "no disk"}')
+    with pytest.raises(tinkex.RequestFailedError, match="no disk"):
+        rest.export_session_trace(session_id).result(WAIT)
+
+
+def test_a_copy_needs_a_place(stage, saved, monkeypatch):
+    """A project for a RestClient; a ServiceClient without one copies into its session."""
+    rest = stage.service.create_rest_client()
+    with pytest.raises(tinkex.InvalidInputError, match="TINKER_PROJECT_ID"):
+        rest.copy_weights(saved[0])
+    copy = rest.copy_weights(saved[0], "p", ttl_seconds=3600).result(WAIT)
+    assert copy.endswith("/weights/a")
+    monkeypatch.setenv("TINKER_PROJECT_ID", "q")
+    with tinkex.RestClient(base_url=stage.server.base_url, api_key=stage.server.api_key) as other:
+        assert copy != other.copy_weights(copy).result(WAIT)
+    monkeypatch.delenv("TINKER_PROJECT_ID")
+    mine = stage.service.copy_weights(saved[1]).result(WAIT)
+    session_id = saved[1].split("/")[2].split(":")[0]
+    assert mine == f"tinker://{session_id}:train:1/sampler_weights/b"
+    assert f"{session_id}:train:2" == stage.train().model_id
+
+
+def test_external_weights_have_an_address_for_each_file(stage):
+    """They are saved in the order of the other operations, and read back whole."""
+    train, rest = stage.train(), stage.service.create_rest_client()
+    path = train.save_weights_external("out", ttl_seconds=3600).result(WAIT).path
+    assert f"tinker://{train.model_id}/external_weights/out" == path
+    files = rest.get_external_weights_urls(path).result(WAIT)
+    assert {"adapter_config.json", "adapter_model.safetensors"} == set(files.urls)
+    assert 4 == requests.get(files.urls["adapter_config.json"], timeout=10).json()["rank"]
+    for wrong in (path.replace("external_", ""), "nonsense"):
+        with pytest.raises(tinkex.InvalidInputError):
+            rest.get_external_weights_urls(wrong)
+    with pytest.raises(tinkex.InvalidInputError, match="a list of texts"):
+        train.save_weights_external("x", age_encryption_recipients="age1x")
+    with pytest.raises(tinkex.RequestFailedError, match="does not encrypt"):
+        train.save_weights_external("x", age_encryption_recipients=["age1x"]).result(WAIT)

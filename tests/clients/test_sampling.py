@@ -14,6 +14,15 @@ WAIT = 30.0
 PROMPT = types.ModelInput.from_ints([1, 2, 3])
 
 
+def until(condition) -> None:
+    """Wait until something is so."""
+    for _ in range(1000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never was so")
+
+
 def sampler_of(stage) -> tinkex.SamplingClient:
     return stage.service.create_sampling_client(base_model="acme/small")
 
@@ -80,6 +89,136 @@ def test_a_sampler_of_a_checkpoint_knows_its_base_model(stage):
     assert "acme/small" == stage.service.create_sampling_client(model_path=path).get_base_model()
 
 
+def test_every_question_about_a_prompt_is_answered(stage):
+    """Other tokens, chosen tokens and the likeliest of each position come back in the shape of the question."""
+    asked = types.TensorData(data=[7, -1], dtype="int64", shape=[2, 1])
+    answer = (
+        sampler_of(stage)
+        .sample(
+            PROMPT,
+            2,
+            types.SamplingParams(max_tokens=4),
+            topk_sample_logprobs=3,
+            target_prompt_logprobs=asked,
+            prompt_alt_tokens_k=2,
+        )
+        .result(WAIT)
+    )
+    assert [[3] * 4] * 2 == [[len(row) for row in sequence.topk_logprobs] for sequence in answer.sequences]
+    assert [[-1.0], [0.0]] == answer.target_prompt_logprobs.tolist()
+    assert (2, 2) == answer.prompt_alt_tokens.tokens.full_shape == answer.prompt_alt_tokens.logprobs.full_shape
+
+
+def test_only_the_last_tokens_of_a_prompt_are_scored(stage):
+    """With prompt_logprobs_last_n the entries before are None, in sample and in compute_logprobs."""
+    sampler, params = sampler_of(stage), types.SamplingParams(max_tokens=1)
+    answer = sampler.sample(PROMPT, 1, params, True, 2, prompt_logprobs_last_n=1).result(WAIT)
+    assert [None, None, -1.0] == answer.prompt_logprobs
+    assert [None, None] == answer.topk_prompt_logprobs[:2]
+    assert [None, None, -1.0] == sampler.compute_logprobs(PROMPT, 1).result(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt_logprobs_last_n": 1}, "include_prompt_logprobs"),
+        ({"include_prompt_logprobs": True, "prompt_logprobs_last_n": 3}, "has 2 that can be scored"),
+        ({"include_prompt_logprobs": True, "prompt_logprobs_last_n": 0}, "prompt_logprobs_last_n"),
+        ({"prompt_alt_tokens_k": -1}, "prompt_alt_tokens_k"),
+        ({"target_prompt_logprobs": types.TensorData(data=[1, 2, 3], dtype="int64", shape=[3, 1])}, r"\[2, K\]"),
+        ({"target_prompt_logprobs": types.TensorData(data=[1.0, 2.0], dtype="float32", shape=[2, 1])}, "int64"),
+        ({"target_prompt_logprobs": [[1], [2]]}, "TensorData"),
+    ],
+)
+def test_questions_that_no_server_answers_are_refused(stage, options, message):
+    """The error names the argument, and nothing is sent."""
+    sampler = sampler_of(stage)
+    with pytest.raises(tinkex.InvalidInputError, match=message):
+        sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1), **options)
+    assert 0 == stage.faults.count("asample")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt_alt_tokens_k": 1},
+        {"include_prompt_logprobs": True, "prompt_logprobs_last_n": 1},
+        {"target_prompt_logprobs": types.TensorData(data=[1, 2], dtype="int64", shape=[2, 1])},
+    ],
+)
+def test_a_server_that_ignores_a_question_is_named(stage, options, monkeypatch):
+    """An older server answers without what was asked for; then the future fails instead of passing that off."""
+    plain = types.SampleResponse(
+        sequences=[types.SampledSequence(stop_reason="length", tokens=[1])], prompt_logprobs=[None, -1.0, -1.0]
+    )
+    monkeypatch.setattr(stage.engine, "sample", lambda sampler_id, requests: [plain for _ in requests])
+    with pytest.raises(tinkex.RequestFailedError, match=[*options][-1]):
+        sampler_of(stage).sample(PROMPT, 1, types.SamplingParams(max_tokens=1), **options).result(WAIT)
+
+
+def test_a_sample_whose_result_was_lost_is_drawn_again(stage):
+    """A 410 sends it once more, under a new number."""
+    stage.faults.answer(410, path="retrieve_future")
+    future = sampler_of(stage).sample(PROMPT, 1, types.SamplingParams(max_tokens=1))
+    assert future.result(WAIT).sequences
+    assert future.request_id.endswith(":1")
+
+
+def test_a_result_that_is_lost_every_time_fails(stage):
+    """Drawing again ends after a few times."""
+    stage.faults.answer(410, path="retrieve_future", times=100)
+    future = sampler_of(stage).sample(PROMPT, 1, types.SamplingParams(max_tokens=1))
+    with pytest.raises(tinkex.FutureExpiredError):
+        future.result(WAIT)
+    assert 4 == stage.faults.count("asample")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_sample_can_be_cancelled_while_it_is_drawn(stage, told):
+    """cancel() ends the wait at once; the server is told if it wants to know."""
+    stage.faults.answer(200, {"sample_cancel_enabled": told}, path="client/dynamic_config")
+    sampler = sampler_of(stage)
+    with stage.engine.hold("sample"):
+        future = sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1))
+        until(lambda: future.request_id)
+        assert future.cancel()
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(WAIT)
+        assert future.cancelled()
+    assert sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1)).result(WAIT)
+    stage.service.close()
+    assert int(told) == stage.faults.count("cancel_future")
+
+
+def test_a_pause_holds_for_all_clients_of_a_key(stage):
+    """Clients of one server and key pass one gate, which a 429 closes; another key has its own."""
+    gate = stage.service._session._dispatcher._gate
+    with stage.new_service() as same, stage.new_service(api_key="another") as other:
+        assert gate is same._session._dispatcher._gate
+        assert gate is not other._session._dispatcher._gate
+
+
+def test_what_is_recorded_on_stability_is_said_in_each_request(stage, monkeypatch):
+    """record_stability_info of a sampling client is part of all its requests."""
+    seen = []
+    sampler = stage.service.create_sampling_client(base_model="acme/small", record_stability_info=True)
+    plain = stage.service._session.api.sampling.asample
+    monkeypatch.setattr(
+        stage.service._session.api.sampling, "asample", lambda request: seen.append(request) or plain(request)
+    )
+    sampler.compute_logprobs(PROMPT).result(WAIT)
+    assert [True] == [request.record_stability_info for request in seen]
+
+
+def test_weights_in_flight_are_asked_for_by_name(stage):
+    """save_weights_and_get_sampling_client takes both kinds, and no other."""
+    train = stage.train()
+    sampler = train.save_weights_and_get_sampling_client(kind="inflight", record_stability_info=True)
+    assert sampler.compute_logprobs(PROMPT).result(WAIT)
+    with pytest.raises(tinkex.InvalidInputError, match="inflight"):
+        train.save_weights_and_get_sampling_client(kind="sometimes")
+
+
 def test_a_server_without_prompt_logprobs_is_named(stage, monkeypatch):
     """compute_logprobs says what is missing instead of returning nothing."""
     sampler = sampler_of(stage)
@@ -92,3 +231,22 @@ def test_a_server_without_prompt_logprobs_is_named(stage, monkeypatch):
     )
     with pytest.raises(tinkex.RequestFailedError, match="no prompt logprobs"):
         sampler.compute_logprobs(PROMPT).result(WAIT)
+
+
+def test_an_inflight_sampler_follows_its_model_and_a_snapshot_does_not(stage, batch):
+    """Saving again with kind="inflight" gives earlier samplers of that kind the new weights."""
+    train = stage.train()
+    follower = train.save_weights_and_get_sampling_client(kind="inflight")
+    frozen = train.save_weights_and_get_sampling_client()
+    params = types.SamplingParams(max_tokens=4, seed=3)
+
+    def draw(sampler: tinkex.SamplingClient) -> list[int]:
+        return sampler.sample(PROMPT, 1, params).result(WAIT).sequences[0].tokens
+
+    before = draw(follower)
+    assert before == draw(frozen)
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(types.AdamParams())
+    latest = train.save_weights_and_get_sampling_client(kind="inflight")
+    assert before == draw(frozen)
+    assert draw(latest) == draw(follower) != before

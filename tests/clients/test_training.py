@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from types import SimpleNamespace
 
 import pytest
 
@@ -257,3 +258,75 @@ def test_data_is_copied_when_it_is_submitted(stage, datum):
         future = train.forward([example], "cross_entropy")
         example.loss_fn_inputs.clear()
     assert 3 == len(future.result(WAIT).loss_fn_outputs[0]["logprobs"])
+
+
+@pytest.mark.parametrize("one_call", [True, False])
+@pytest.mark.parametrize("with_optimizer", [True, False])
+def test_a_model_is_made_of_a_checkpoint_in_the_way_that_the_server_knows(stage, batch, one_call, with_optimizer):
+    """One call where the server says so, else three; the model, its numbers and what comes of it are the same."""
+    train = stage.train()
+    train.forward_backward(batch, "cross_entropy")
+    train.optim_step(STEP)
+    saved = train.save_state("a").result(WAIT)
+    expected = train.forward(batch, "cross_entropy").result(WAIT).metrics
+    if not one_call:
+        stage.faults.answer(404, path="client/config", body=b"{}")
+    with stage.new_service() as service:
+        before = {path: stage.faults.count(path) for path in ("weights_info", "create_model", "load_weights")}
+        make = service.create_training_client_from_state
+        if with_optimizer:
+            make = service.create_training_client_from_state_with_optimizer
+        again = make(saved.path, user_metadata={"from": "a"})
+        sent = [stage.faults.count(path) - count for path, count in before.items()]
+        assert ([0, 0, 1] if one_call else [1, 1, 1]) == sent
+        assert "acme/small" == again.base_model
+        assert expected == again.forward(batch, "cross_entropy").result(WAIT).metrics
+        run = service.create_rest_client().get_training_run(again.model_id).result(WAIT)
+        assert {"from": "a"} == run.user_metadata
+        # The dict stands second in SDKs before 0.38, where it is the metadata.
+        old = make(saved.path, {"old": "way"})
+        run = service.create_rest_client().get_training_run(old.model_id).result(WAIT)
+        assert {"old": "way"} == run.user_metadata
+
+
+def test_an_optimizer_that_the_server_has_not_is_named(stage):
+    """At creation and at the step, where the pipeline then breaks."""
+    with pytest.raises(tinkex.RequestFailedError, match="'dimuon'"):
+        stage.train(optimizer=types.DimuonOptimizerConfig())
+    train = stage.train(optimizer=types.AdamOptimizerConfig())
+    with pytest.raises(tinkex.RequestFailedError, match="'dimuon'"):
+        train.optim_step(types.DimuonParams(learning_rate=0.1)).result(WAIT)
+    train.reopen()
+    assert train.optim_step(STEP).result(WAIT).metrics
+
+
+def test_the_owner_s_key_stands_for_the_caller_where_servers_know_no_other_way(stage, monkeypatch):
+    """Servers before 0.26 are asked about another's weights with the other's key."""
+    saved = stage.train().save_state("a").result(WAIT)
+    with stage.new_service() as service:
+        monkeypatch.setattr(service._session.settings, "restores_in_one_call", lambda: False)
+        with pytest.raises(tinkex.AuthenticationError):
+            service.create_training_client_from_state(saved.path, weights_access_token="tml-other")
+        client = service.create_training_client_from_state(saved.path, weights_access_token=stage.server.api_key)
+        assert client.model_id
+
+
+def test_pages_of_the_console_are_those_of_the_hosted_service(stage):
+    """Another server has none; a session, a model and a checkpoint of the service have one each."""
+    train = stage.train()
+    for client in (train, stage.service):
+        with pytest.raises(tinkex.ConfigurationError, match="only the hosted service has a console"):
+            client.get_console_url()
+    with tinkex.ServiceClient(api_key="tml-key") as hosted:
+        assert hosted.get_console_url().endswith("/sessions")
+        assert tinkex.TrainingClient.get_console_url(fake_client(hosted)).endswith("/training_runs/s:train:0")
+    saved = types.SaveWeightsForSamplerResponse(path="tinker://s:train:0/sampler_weights/a")
+    assert saved.get_console_url().endswith("/checkpoints/s%3Atrain%3A0/sampler_weights%2Fa")
+    assert "checkpoint=tinker%3A%2F%2Fs%3Atrain%3A0" in saved.get_playground_url()
+    with pytest.raises(tinkex.InvalidInputError):
+        types.SaveWeightsForSamplerResponse(sampling_session_id="s").get_console_url()
+
+
+def fake_client(service):
+    """Stand in for a model of the hosted service."""
+    return SimpleNamespace(model_id="s:train:0", _session=service._session)

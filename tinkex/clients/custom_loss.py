@@ -83,7 +83,7 @@ class CustomLoss:
         return [_with_gradient(datum, gradient) for datum, gradient in zip(self.data, gradients, strict=True)]
 
     def _call(self, torch: Any, logprobs: list[torch.Tensor]) -> tuple[torch.Tensor, Mapping[str, float]]:
-        returned = self.loss_fn(self.data, logprobs)
+        returned: Any = self.loss_fn(self.data, logprobs)
         if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], Mapping):
             raise InvalidInputError(
                 f"the loss function must return (loss, metrics): a scalar tensor and a dict, got {returned!r:.80}",

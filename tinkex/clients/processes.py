@@ -1,7 +1,7 @@
 """Clients in other processes: which of them travel, and how.
 
-A sampler is only a name on the server, so a SamplingClient pickles: as the settings (with the API key in them), the name,
-and nothing else. Each copy numbers its requests in a range of its own. Everything else belongs to the process that made it.
+A sampler is only a name on the server, so a SamplingClient pickles: as the settings (with the API key in them) and the
+name. Each copy numbers its requests in a range of its own. Everything else belongs to the process that made it.
 """
 
 from __future__ import annotations

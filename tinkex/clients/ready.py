@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Coroutine, Generator
 from typing import Any
 
 from typing_extensions import Self
+
+from tinkex.pipeline.futures import APIFuture, finished
 
 __all__ = ["ReadyClient"]
 
@@ -14,11 +15,11 @@ __all__ = ["ReadyClient"]
 class ReadyClient:
     """A client that is ready when it is made; whoever waits for it, in whatever way, gets itself."""
 
-    def result(self, timeout: float | None = None) -> Self:  # noqa: ARG002 - there is nothing to wait for
+    def result(self, timeout: float | None = None) -> Self:
         """Return itself."""
         return self
 
-    async def result_async(self, timeout: float | None = None) -> Self:  # noqa: ARG002 - as above
+    async def result_async(self, timeout: float | None = None) -> Self:
         """Return itself, in a coroutine."""
         return self
 
@@ -26,11 +27,9 @@ class ReadyClient:
         """Return a coroutine that returns the client."""
         return self.result_async()
 
-    def future(self) -> concurrent.futures.Future[Self]:
+    def future(self) -> APIFuture[Self]:
         """Return a future that is done; its result is the client."""
-        done: concurrent.futures.Future[Self] = concurrent.futures.Future()
-        done.set_result(self)
-        return done
+        return finished("create", self)
 
     def __await__(self) -> Generator[Any, Any, Self]:
         """Return itself, in a coroutine."""

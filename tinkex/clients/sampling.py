@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from tinkex.clients.processes import RANGE, SamplerState, random_clone, shared_session
+from tinkex.clients.ready import ReadyClient
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
+from tinkex.config import RetryPolicy
 from tinkex.errors import InvalidInputError, RequestFailedError
 from tinkex.pipeline import APIFuture, Herald, Part, estimate_input
-from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData
+from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData, UntypedAPIFuture
 from tinkex.types.sampling import check_prompt
 from tinkex.types.weights import check_sampler_path
 
@@ -30,7 +32,7 @@ _AGAIN = 3
 
 
 @async_twins(threads=("get_base_model", "get_tokenizer"), values=("sample", "compute_logprobs"))
-class SamplingClient:
+class SamplingClient(ReadyClient):
     """Samples from one set of weights, which never change. Make one with ``ServiceClient.create_sampling_client``.
 
     Every call returns an :class:`~tinkex.APIFuture` at once. Samples are independent: submit as many as you like, they
@@ -50,6 +52,7 @@ class SamplingClient:
         base_model: str | None = None,
         model_path: str | None = None,
         record_stability_info: bool = False,
+        retry: RetryPolicy | None = None,
         clone: int | None = 0,
     ) -> None:
         """Attach to a sampler that the server has made.
@@ -60,6 +63,7 @@ class SamplingClient:
             base_model: Its base model, if known.
             model_path: Its checkpoint, if it has one.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
+            retry: When a sample that could not be sent is sent again; as the session says unless given.
             clone: 0 for the client that made the sampler; None for a copy, which gets a number when it needs one.
         """
         self.model_path = model_path
@@ -67,6 +71,7 @@ class SamplingClient:
         self._session = session
         self._sampling_session_id = sampling_session_id
         self._record_stability_info = record_stability_info
+        self._retry = retry
         self._lock = threading.Lock()
         # guarded by _lock
         self._clone = clone
@@ -75,7 +80,12 @@ class SamplingClient:
 
     @classmethod
     def create(
-        cls, session: Session, model_path: str | None, base_model: str | None, record_stability_info: bool = False
+        cls,
+        session: Session,
+        model_path: str | None,
+        base_model: str | None,
+        record_stability_info: bool = False,
+        retry_config: object = None,
     ) -> SamplingClient:
         """Make a sampler on the server.
 
@@ -84,6 +94,7 @@ class SamplingClient:
         """
         if model_path is not None:
             check_sampler_path(model_path)
+        retry = as_policy(retry_config)
         sampler_id = session.create_sampler(model_path, base_model)
         return cls(
             session,
@@ -91,6 +102,7 @@ class SamplingClient:
             base_model=base_model,
             model_path=model_path,
             record_stability_info=record_stability_info,
+            retry=retry,
         )
 
     def sample(
@@ -207,23 +219,15 @@ class SamplingClient:
         """Pickle as the settings, with the API key, and the name of the sampler."""
         return _restore, (self._state(),)
 
-    def result(self, timeout: float | None = None) -> SamplingClient:
-        """Return itself: it is ready. For programs that treat a client as the future of one."""
-        return self
-
-    def __await__(self) -> Generator[Any, Any, SamplingClient]:
-        """Return itself, in a coroutine."""
-        return self
-        yield  # makes this a generator
-
     def __repr__(self) -> str:
         """Show what is sampled from."""
         source = self.model_path or self.base_model
         return f"SamplingClient({self._sampling_session_id}, {source!r})"
 
     def _state(self) -> SamplerState:
+        config = self._session.config
         return SamplerState(
-            config=self._session.config,
+            config=config if self._retry is None else attrs.evolve(config, retry=self._retry),
             sampling_session_id=self._sampling_session_id,
             base_model=self.base_model,
             model_path=self.model_path,
@@ -249,13 +253,16 @@ class SamplingClient:
 
     def _submit(self, operation: str, request: SampleRequest, finish: Callable[[SampleResponse], T]) -> APIFuture[T]:
         session = self._session
+        api = session.api if self._retry is None else session.api.with_options(retry=self._retry)
+        promises: list[UntypedAPIFuture] = []
 
         def send(seq_id: int) -> str:
-            return session.api.sampling.asample(attrs.evolve(request, seq_id=seq_id)).request_id
+            promises.append(api.sampling.asample(attrs.evolve(request, seq_id=seq_id)))
+            return promises[-1].request_id
 
         def check_and_finish(response: SampleResponse) -> T:
             _check_answers(request, response)
-            return finish(response)
+            return finish(_with_ids(response, promises[-1]))
 
         session.check_open()
         numbers, herald = self._attend()
@@ -281,6 +288,22 @@ class SamplingClient:
             return self._numbers, self._herald
 
 
+def as_policy(retry_config: object) -> RetryPolicy | None:
+    """Return the policy that was given, in whichever form: ours, or the official SDK's, which can be asked for it.
+
+    Raises:
+        InvalidInputError: It is neither.
+    """
+    make = getattr(retry_config, "policy", None)
+    policy = make() if callable(make) else retry_config
+    if policy is not None and not isinstance(policy, RetryPolicy):
+        raise InvalidInputError(
+            f"retry_config must be a RetryPolicy, or the RetryConfig of tinkex.compat, got {retry_config!r:.80}",
+            field="retry_config",
+        )
+    return policy
+
+
 def _restore(state: SamplerState) -> SamplingClient:
     """Make a copy of a sampling client, in this process, with a number of its own."""
     return SamplingClient(
@@ -291,6 +314,15 @@ def _restore(state: SamplerState) -> SamplingClient:
         record_stability_info=state.record_stability_info,
         clone=None,
     )
+
+
+def _with_ids(response: SampleResponse, promise: UntypedAPIFuture) -> SampleResponse:
+    """Give each sequence the id that the server has promised, or one like it: early servers promise none."""
+    ids = promise.sample_sequence_ids or []
+    if len(ids) != len(response.sequences):
+        ids = [f"{promise.request_id}:{at}" for at in range(len(response.sequences))]
+    named = [attrs.evolve(sequence, sequence_id=name) for sequence, name in zip(response.sequences, ids, strict=True)]
+    return attrs.evolve(response, sequences=named)
 
 
 def _check_questions(request: SampleRequest) -> None:
@@ -310,12 +342,10 @@ def _check_questions(request: SampleRequest) -> None:
                 f"prompt_logprobs_last_n is {last_n}; a prompt of {places + 1} tokens has {places} that can be scored",
                 field="prompt_logprobs_last_n",
             )
-    if target is not None and (
-        not isinstance(target, TensorData) or target.dtype != "int64" or target.full_shape[:-1] != (places,)
-    ):
+    if target is not None and (getattr(target, "dtype", "") != "int64" or target.full_shape[:-1] != (places,)):
         raise InvalidInputError(
-            f"target_prompt_logprobs must be an int64 TensorData of shape [{places}, K], a row for each prompt token but "
-            f"the first, got {target!r:.80}",
+            f"target_prompt_logprobs must be an int64 TensorData of shape [{places}, K], a row for each prompt token "
+            f"but the first, got {target!r:.80}",
             field="target_prompt_logprobs",
         )
 

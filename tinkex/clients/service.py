@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, get_args
 
-import attrs
 from typing_extensions import Self
 
+from tinkex.clients.door import console_page, resolve
+from tinkex.clients.processes import NotPicklable
 from tinkex.clients.rest import RestClient
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.session import Session
 from tinkex.clients.training import TrainingClient
 from tinkex.clients.twins import async_twins
 from tinkex.config import ClientConfig
-from tinkex.errors import ConfigurationError
+from tinkex.errors import ConfigurationError, InvalidInputError
+from tinkex.pipeline import APIFuture, Observer
+from tinkex.pipeline.futures import finished
 from tinkex.types import (
+    ClientSessionFinishReasonType,
+    CopyWeightsRequest,
+    GetInfoRequest,
     GetServerCapabilitiesResponse,
     LoraConfig,
+    OptimizerConfig,
+    ParsedCheckpointTinkerPath,
     WeightsInfoRequest,
 )
+from tinkex.types._console import session_page
 from tinkex.types.weights import require_kind
 
 __all__ = ["ServiceClient"]
@@ -32,9 +42,10 @@ __all__ = ["ServiceClient"]
         "create_training_client_from_state",
         "create_training_client_from_state_with_optimizer",
         "create_sampling_client",
-    )
+    ),
+    values=("copy_weights",),
 )
-class ServiceClient:
+class ServiceClient(NotPicklable):
     """Connects to a server and makes the clients that train and sample.
 
     Nothing is sent before it is needed. Use it in a ``with`` statement: leaving it waits for what was submitted;
@@ -49,9 +60,12 @@ class ServiceClient:
         user_metadata: dict[str, Any] | None = None,
         project_id: str | None = None,
         *,
+        display_name: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        default_headers_overrides: dict[str, str] | None = None,
         config: ClientConfig | None = None,
+        observers: Iterable[Observer] = (),
         **settings: Any,
     ) -> None:
         """Read the settings; an argument wins over the environment.
@@ -59,25 +73,29 @@ class ServiceClient:
         Args:
             user_metadata: What to keep with the session on the server.
             project_id: The project that the session belongs to; ``TINKER_PROJECT_ID`` unless given.
+            display_name: What to call the session in lists and searches; need not be unique.
             base_url: Where the server is, or ``"local"`` to start one inside this process; ``TINKER_BASE_URL`` unless
                 given, else the hosted service.
             api_key: The key; ``TINKER_API_KEY`` unless given.
+            default_headers_overrides: The setting ``default_headers`` under the name that the official SDK uses.
             config: All settings at once, instead of every other one.
+            observers: Called with a :class:`~tinkex.pipeline.PhaseChange` whenever an operation is submitted, accepted,
+                paused or done, on the thread where that happens: they must be quick.
             **settings: Other fields of :class:`~tinkex.ClientConfig`, such as ``timeout=30``.
 
         Raises:
             ConfigurationError: There is neither a key nor a base URL, or a setting cannot be used.
         """
-        given = {"base_url": base_url, "api_key": api_key, "project_id": project_id, **settings}
-        if config is None:
-            config = ClientConfig.from_env(**given)
-        elif any(value is not None for value in given.values()):
-            raise ConfigurationError("pass either config= or single settings, not both; attrs.evolve changes a config")
-        self.config = _with_server(config)
-        self._session = Session(self.config, user_metadata=user_metadata)
+        if default_headers_overrides is not None:
+            settings["default_headers"] = {**settings.get("default_headers", {}), **default_headers_overrides}
+        self.config = resolve(config, base_url=base_url, api_key=api_key, project_id=project_id, **settings)
+        self._session = Session(
+            self.config, user_metadata=user_metadata, display_name=display_name, observers=observers
+        )
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Ask the server which base models it offers."""
+        self._session.settings.get()
         return self._session.api.service.get_server_capabilities()
 
     def create_lora_training_client(
@@ -89,6 +107,7 @@ class ServiceClient:
         train_attn: bool = True,
         train_unembed: bool = True,
         user_metadata: dict[str, Any] | None = None,
+        optimizer: OptimizerConfig | None = None,
     ) -> TrainingClient:
         """Make a model to train: a base model with a fresh low-rank adapter. Waits until it is there.
 
@@ -100,6 +119,7 @@ class ServiceClient:
             train_attn: Adapt the attention layers.
             train_unembed: Adapt the output projection.
             user_metadata: What to keep with the model on the server.
+            optimizer: Which optimizer, on servers that have several; AdamW unless given.
 
         Returns:
             Its client.
@@ -109,68 +129,131 @@ class ServiceClient:
             RequestFailedError: The server could not make the model.
         """
         lora = LoraConfig(rank=rank, seed=seed, train_mlp=train_mlp, train_attn=train_attn, train_unembed=train_unembed)
-        return self._create(base_model, lora, user_metadata)
+        return self._create(base_model, lora, user_metadata, optimizer)
 
     def create_training_client_from_state(
         self,
         path: str,
+        base_model: str | dict[str, Any] | None = None,
         user_metadata: dict[str, Any] | None = None,
         weights_access_token: str | None = None,
+        optimizer: OptimizerConfig | None = None,
     ) -> TrainingClient:
         """Make a model from saved weights, with a fresh optimizer. Waits until it is there.
 
         Args:
             path: ``tinker://<model>/weights/<name>``, as ``save_state`` returns it.
+            base_model: A base model to use instead of the checkpoint's own, with which it must be compatible. A dict
+                is taken for ``user_metadata``, which stands here in SDKs before 0.38.
             user_metadata: What to keep with the new model on the server.
             weights_access_token: Key of the account that owns the checkpoint, if it is another's.
+            optimizer: Which optimizer, on servers that have several; AdamW unless given.
 
         Raises:
             InvalidInputError: The path is not that of a training checkpoint.
-            NotFoundError: There is no such checkpoint.
+            NotFoundError: There is no such checkpoint; some servers find that out later, which is RequestFailedError.
         """
-        client = self._create_like(path, user_metadata)
-        client.load_state(path, weights_access_token).result()
-        return client
+        return self._restore(path, False, base_model, user_metadata, weights_access_token, optimizer)
 
     def create_training_client_from_state_with_optimizer(
         self,
         path: str,
+        base_model: str | dict[str, Any] | None = None,
         user_metadata: dict[str, Any] | None = None,
         weights_access_token: str | None = None,
     ) -> TrainingClient:
         """Make a model from saved weights and go on with the saved optimizer; otherwise as without it."""
-        client = self._create_like(path, user_metadata)
-        client.load_state_with_optimizer(path, weights_access_token).result()
-        return client
+        return self._restore(path, True, base_model, user_metadata, weights_access_token, None)
 
     def create_sampling_client(
-        self, model_path: str | None = None, base_model: str | None = None, retry_config: object = None
+        self,
+        model_path: str | None = None,
+        base_model: str | None = None,
+        retry_config: object = None,
+        record_stability_info: bool = False,
     ) -> SamplingClient:
         """Make a sampler of a checkpoint, or of a base model.
 
         Args:
             model_path: ``tinker://<model>/sampler_weights/<name>``, as ``save_weights_for_sampler`` returns it.
             base_model: Name of a base model.
-            retry_config: Accepted for programs written for the official SDK; retries follow ``ClientConfig.retry``.
+            retry_config: When a sample that could not be sent is sent again: a :class:`~tinkex.RetryPolicy`, or the
+                official SDK's RetryConfig; ``ClientConfig.retry`` unless given.
+            record_stability_info: Ask the server to keep figures on numerical stability with each sample.
 
         Raises:
             InvalidInputError: Neither is given, or the path is not that of a sampler checkpoint.
             NotFoundError: There is no such checkpoint or model.
         """
-        return SamplingClient.create(self._session, model_path, base_model)
+        return SamplingClient.create(self._session, model_path, base_model, record_stability_info, retry_config)
+
+    def copy_weights(
+        self, path: str, *, ttl_seconds: int | None = None, weights_access_token: str | None = None
+    ) -> APIFuture[str]:
+        """Copy a checkpoint into the project of this client, or into its session if it has no project.
+
+        The copy belongs to a run of its own, which cannot be trained.
+
+        Args:
+            path: The checkpoint, of any kind.
+            ttl_seconds: Delete the copy after this long, 3600 seconds to ten years; None keeps it.
+            weights_access_token: Key of the account that owns the checkpoint, if it is another's.
+
+        Returns:
+            A future of the path of the copy.
+
+        Raises:
+            InvalidInputError: The path is not that of a checkpoint.
+        """
+        session, source = self._session, ParsedCheckpointTinkerPath.from_tinker_path(path).tinker_path
+        place: dict[str, Any] = {"destination_project_id": self.config.project_id}
+        if self.config.project_id is None:
+            place = {"session_id": session.open(), "model_seq_id": next(session.models)}
+        request = CopyWeightsRequest(
+            source_path=source, ttl_seconds=ttl_seconds, weights_access_token=weights_access_token, **place
+        )
+        return RestClient(session)._copy(request)
+
+    def get_console_url(self) -> str:
+        """Return the page of this session in the console of the hosted service.
+
+        Raises:
+            ConfigurationError: This is another server, which has no console.
+        """
+        return console_page(self.config, session_page(self._session.id))
 
     def create_rest_client(self) -> RestClient:
         """Return a client that lists and manages runs and checkpoints."""
         return RestClient(self._session)
 
-    def close(self, drain: bool = True, timeout: float | None = None) -> None:
+    def close(
+        self,
+        status: ClientSessionFinishReasonType = "success",
+        detail: str | None = None,
+        *,
+        drain: bool = True,
+        timeout: float | None = None,
+    ) -> APIFuture[None]:
         """End the session. Idempotent; works from any thread.
 
         Args:
+            status: How the program ended, for the server's records: ``success``, ``errored`` or ``interrupted``.
+            detail: More about that.
             drain: Wait for everything submitted; else fail what is not done.
             timeout: Seconds for all of this; ``config.close_timeout_s`` unless given.
+
+        Returns:
+            A future that is done: all of this has happened when the call returns.
+
+        Raises:
+            InvalidInputError: There is no such status.
         """
-        self._session.close(drain=drain, timeout=timeout)
+        if status not in get_args(ClientSessionFinishReasonType):
+            raise InvalidInputError(
+                f"status must be 'success', 'errored' or 'interrupted', got {status!r:.60}", field="status"
+            )
+        self._session.close(status, detail, drain=drain, timeout=timeout)
+        return finished("close", None)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -180,33 +263,73 @@ class ServiceClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         """Close: wait for what was submitted, or cancel it if the block failed."""
-        self.close(drain=error is None)
+        self.close(_status_of(error), drain=error is None)
 
     def __repr__(self) -> str:
         """Show the server and the session."""
         return f"ServiceClient({self.config.base_url}, {self._session.describe()})"
 
-    def _create(self, base_model: str, lora: LoraConfig, user_metadata: dict[str, Any] | None) -> TrainingClient:
-        created = self._session.create_model(base_model, lora, user_metadata).result()
+    def _create(
+        self,
+        base_model: str,
+        lora: LoraConfig,
+        user_metadata: dict[str, Any] | None,
+        optimizer: OptimizerConfig | None,
+    ) -> TrainingClient:
+        created = self._session.create_model(base_model, lora, user_metadata, optimizer).result()
         return TrainingClient(self._session, created.model_id, base_model)
 
-    def _create_like(self, path: str, user_metadata: dict[str, Any] | None) -> TrainingClient:
-        """Make a model into which a checkpoint can be loaded."""
+    def _restore(
+        self,
+        path: str,
+        with_optimizer: bool,
+        base_model: str | dict[str, Any] | None,
+        user_metadata: dict[str, Any] | None,
+        token: str | None,
+        optimizer: OptimizerConfig | None,
+    ) -> TrainingClient:
         require_kind(path, "training")
-        info = self._session.api.weights.weights_info(WeightsInfoRequest(tinker_path=path))
+        if isinstance(base_model, dict):
+            base_model, user_metadata = None, base_model
+        session = self._session
+        if not session.settings.restores_in_one_call():
+            client = self._create_like(path, base_model, user_metadata, token, optimizer)
+            load = client.load_state_with_optimizer if with_optimizer else client.load_state
+            load(path, token).result()
+            return client
+        model_id = session.create_model_from(
+            path,
+            optimizer=with_optimizer,
+            base_model=base_model,
+            user_metadata=user_metadata,
+            weights_access_token=token,
+            optimizer_config=optimizer,
+        )
+        info = session.api.models.get_info(GetInfoRequest(model_id=model_id))
+        return TrainingClient(session, model_id, info.model_data.model_name or info.model_name or base_model or "")
+
+    def _create_like(
+        self,
+        path: str,
+        base_model: str | None,
+        user_metadata: dict[str, Any] | None,
+        token: str | None,
+        optimizer: OptimizerConfig | None,
+    ) -> TrainingClient:
+        """Make a model into which a checkpoint can be loaded, for servers that do not do both at once."""
+        # The owner's key stands for the caller here: these servers know no other way to ask about another's weights.
+        headers = None if token is None else {"X-API-Key": token}
+        info = self._session.api.weights.weights_info(WeightsInfoRequest(tinker_path=path), extra_headers=headers)
         if not info.is_lora or info.lora_rank is None:
             raise ConfigurationError(f"{path} is not a LoRA checkpoint, and only those can be trained")
         flags = {"train_mlp": info.train_mlp, "train_attn": info.train_attn, "train_unembed": info.train_unembed}
         # A server that does not say leaves the flags out; then they were all on.
         known = {name: value for name, value in flags.items() if value is not None}
-        return self._create(info.base_model, LoraConfig(rank=info.lora_rank, **known), user_metadata)
+        lora = LoraConfig(rank=info.lora_rank, **known)
+        return self._create(base_model or info.base_model, lora, user_metadata, optimizer)
 
 
-def _with_server(config: ClientConfig) -> ClientConfig:
-    """Start the embedded server if the settings ask for it, and point the settings at it."""
-    if not config.is_local:
-        return config
-    from tinkex.local import shared_local_server
-
-    server = shared_local_server()
-    return attrs.evolve(config, base_url=server.base_url, api_key=server.api_key)
+def _status_of(error: BaseException | None) -> ClientSessionFinishReasonType:
+    if error is None:
+        return "success"
+    return "errored" if isinstance(error, Exception) else "interrupted"

@@ -9,12 +9,16 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from tinkex._version import __version__
 from tinkex.clients import at_exit
+from tinkex.clients.dynamic import DynamicSettings
 from tinkex.clients.events import EventLog
+from tinkex.clients.logs import PauseLog
+from tinkex.clients.negotiation import Agreement, negotiate
+from tinkex.clients.settings import ServerSettings
 from tinkex.config import ClientConfig, RetryPolicy
 from tinkex.errors import ClientClosedError, NotFoundError, RequestFailedError, TinkexError
 from tinkex.pipeline import (
@@ -23,6 +27,9 @@ from tinkex.pipeline import (
     CallPool,
     Failed,
     Heartbeat,
+    Herald,
+    News,
+    Observer,
     Outcome,
     Part,
     Pending,
@@ -38,15 +45,22 @@ from tinkex.pipeline import (
 )
 from tinkex.resources import TinkexAPI
 from tinkex.types import (
+    CancelFutureRequest,
+    ClientSessionFinishReasonType,
     CreateModelRequest,
     CreateModelResponse,
     CreateSamplingSessionRequest,
     CreateSessionRequest,
     CreateSessionResponse,
     FutureRetrieveRequest,
+    FuturesRetrieveRequest,
+    JoinSamplingSessionRequest,
+    LoadWeightsRequest,
+    LoadWeightsResponse,
     LoraConfig,
+    OptimizerConfig,
     RequestFailedResponse,
-    SampleResponse,
+    SamplingSessionFuturesTarget,
     SessionHeartbeatRequest,
     TryAgainResponse,
 )
@@ -94,6 +108,7 @@ def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
         watched.decode,
         request_type=watched.request_type,
         iteration=watched.polls,
+        binary=api.config.wire != "json",
         extra_headers=first,
     )
     if isinstance(answer, TryAgainResponse):
@@ -117,18 +132,23 @@ class Session:
         config: ClientConfig,
         *,
         user_metadata: dict[str, Any] | None = None,
+        display_name: str | None = None,
+        observers: Iterable[Observer] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; no request is sent and no thread starts."""
         self.config = config
         self.user_metadata = dict(user_metadata or {})
+        self.display_name = display_name
         self._give_up = threading.Event()  # ends the waits between attempts
         self.api = api = TinkexAPI(config, stop=self._give_up)
         # What must still be possible while this session closes: one attempt, which giving up does not forbid.
         self._last_api = api.with_options(retry=RetryPolicy.none(), stop=threading.Event())
+        self.settings = ServerSettings(api)
+        self._dynamic = DynamicSettings(api)
         self.uploads = ByteBudget(config.max_upload_bytes)
         self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
-        self._wiring = Wiring(owner=self)
+        self._wiring = Wiring(owner=self, observers=(PauseLog(), *observers))
         self.calls = CallPool("the session", wiring=self._wiring)
         self._dispatcher = SampleDispatcher(
             "the session",
@@ -138,12 +158,13 @@ class Session:
             wiring=self._wiring,
         )
         self.samplers = itertools.count()
-        self._models = itertools.count()
+        self.models = itertools.count()
         self._clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
         # guarded by _lock
         self._id: str | None = None
+        self._agreement: Agreement | None = None
         self._closed: ClientClosedError | None = None
         self._submissions: weakref.WeakSet[Submission] = weakref.WeakSet()
         self._heartbeat: Heartbeat | None = None
@@ -173,12 +194,15 @@ class Session:
         with self._lock:
             self.check_open()
             if self._id is None:
+                self.settings.get()
+                self._agree_locked()
                 answer = self.api.service.create_session(
                     CreateSessionRequest(
                         tags=list(self.config.tags),
                         user_metadata=self.user_metadata,
                         sdk_version=__version__,
                         project_id=self.config.project_id,
+                        display_name=self.display_name,
                     )
                 )
                 _log_messages(answer)
@@ -186,6 +210,18 @@ class Session:
                 self._start_threads_locked(answer.session_id)
                 at_exit.remember(self)
             return self._id
+
+    def attend(self) -> None:
+        """Make ready for samplers that a session of another process has made; no session is opened here."""
+        with self._lock:
+            self.check_open()
+            self._end_with_owner_locked(None)
+            at_exit.remember(self)
+
+    def _end_with_owner_locked(self, heartbeat: Heartbeat | None) -> None:
+        threads = (heartbeat, self._events, self._poller, self.api)
+        self._finalizer = weakref.finalize(self, _clean_up, *threads)
+        self._finalizer.atexit = False
 
     def _start_threads_locked(self, session_id: str) -> None:
         api, weak, request = self._last_api, weakref.ref(self), SessionHeartbeatRequest(session_id=session_id)
@@ -203,8 +239,18 @@ class Session:
         if self.config.telemetry:
             self._events = EventLog(api.telemetry.send, session_id)
             self._events.start()
-        self._finalizer = weakref.finalize(self, _clean_up, heartbeat, self._events, self._poller, self.api)
-        self._finalizer.atexit = False
+        self._end_with_owner_locked(heartbeat)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How training requests are written; the server is asked if that has not been done."""
+        with self._lock:
+            return self._agree_locked()
+
+    def _agree_locked(self) -> Agreement:
+        if self._agreement is None:
+            self._agreement = negotiate(self.settings, self.config)
+        return self._agreement
 
     # --- what the clients need --------------------------------------------------------------------------------------
 
@@ -217,14 +263,54 @@ class Session:
         return submission
 
     def submit_sample(
-        self, operation: str, send: Callable[[int], str], size: int, numbers: Iterator[int], finish: Callable[[Any], T]
+        self, operation: str, part: Part, numbers: Iterator[int], finish: Callable[[Any], T]
     ) -> APIFuture[T]:
         """Queue a sample of a sampler that numbers its requests with ``numbers``."""
-        part = Part(send=send, size=size, request_type="Sample", decode=SampleResponse)
         return self._dispatcher.submit(operation, part, numbers, finish)
 
+    def withdraw(self, request_id: str) -> None:
+        """Tell the server soon that a sample is not wanted any more, if it can be told."""
+
+        def cancel() -> None:
+            if self._dynamic.get().sample_cancel_enabled:
+                with contextlib.suppress(TinkexError):  # then it is drawn for nothing
+                    self.api.futures.cancel(CancelFutureRequest(request_id=request_id))
+
+        with contextlib.suppress(ClientClosedError):
+            self.calls.submit("cancel_future", cancel)
+
+    def join_sampler(self, sampling_session_id: str) -> int | None:
+        """Become another client of a sampler; returns the number of this client, None if the server gives none out."""
+        if not self.settings.get().sample_join_sampling_session:
+            return None
+        request = JoinSamplingSessionRequest(sampling_session_id=sampling_session_id)
+        return self.api.sampling.join_sampling_session(request).client_counter
+
+    def new_herald(self, sampling_session_id: str, clone: int) -> Herald | None:
+        """Return who hears of the samples of one client of a sampler, if the server has an endpoint for it."""
+        if not self.settings.get().sample_use_retrieve_futures:
+            return None
+        futures, release = self.api.futures, self._poller.release
+        target = SamplingSessionFuturesTarget(sampling_session_id=sampling_session_id, cloned_sampler_id=clone)
+
+        def ask(cursor: int, fetched: Sequence[str], may_hold: bool) -> News:
+            request = FuturesRetrieveRequest(
+                target=target,
+                prev_cursor=cursor,
+                timeout=None if may_hold else 0.0,
+                retrieved_request_ids=list(fetched),
+            )
+            answer = futures.retrieve_many(request)
+            return News(ended=[done.request_id for done in answer.completions], cursor=answer.cursor)
+
+        return Herald(ask, release)
+
     def create_model(
-        self, base_model: str, lora: LoraConfig, user_metadata: dict[str, Any] | None
+        self,
+        base_model: str,
+        lora: LoraConfig,
+        user_metadata: dict[str, Any] | None,
+        optimizer: OptimizerConfig | None = None,
     ) -> APIFuture[CreateModelResponse]:
         """Make a model on the server."""
         session_id = self.open()
@@ -236,11 +322,30 @@ class Session:
                 base_model=base_model,
                 lora_config=lora,
                 user_metadata=user_metadata,
+                optimizer_config=optimizer,
             )
             return self.api.models.create(request).request_id
 
         part = Part(send=send, request_type="CreateModel", decode=CreateModelResponse)
-        return self._dispatcher.submit("create_model", part, self._models)
+        return self._dispatcher.submit("create_model", part, self.models)
+
+    def create_model_from(self, path: str, **options: Any) -> str:
+        """Make a model of a checkpoint with one call, and return its id.
+
+        Args:
+            path: The checkpoint.
+            **options: Other fields of :class:`~tinkex.types.LoadWeightsRequest`.
+        """
+        session_id, number = self.open(), next(self.models)
+        request = LoadWeightsRequest(session_id=session_id, model_seq_id=number, path=path, **options)
+        part = Part(
+            send=lambda _: self.api.weights.load(request).request_id,
+            request_type="LoadWeights",
+            decode=LoadWeightsResponse,
+        )
+        loaded: LoadWeightsResponse = self._dispatcher.submit("create_model", part, itertools.count()).result()
+        # What a server is free to leave out follows from the numbers.
+        return loaded.model_id or f"{session_id}:train:{number}"
 
     def create_sampler(self, model_path: str | None, base_model: str | None) -> str:
         """Make a sampler on the server and return its id."""
@@ -267,10 +372,19 @@ class Session:
         for submission in submissions:
             submission.break_(error, "session_heartbeat")
 
-    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+    def close(
+        self,
+        status: ClientSessionFinishReasonType = "success",
+        detail: str | None = None,
+        *,
+        drain: bool = True,
+        timeout: float | None = None,
+    ) -> None:
         """End everything, in reverse order of dependency. Idempotent; works from any thread.
 
         Args:
+            status: How the program ended, for the server's records.
+            detail: More about that.
             drain: Wait for everything submitted; else fail what is not done.
             timeout: Seconds for all of this; ``config.close_timeout_s`` unless given.
         """
@@ -291,24 +405,29 @@ class Session:
         self.uploads.close(self._closed)
         self._poller.close()
         if session_id is not None:
-            self._say_farewell(session_id)
+            self._say_farewell(session_id, status, detail)
         self.api.close()
         if self._finalizer is not None:
             self._finalizer.detach()
         at_exit.forget(self)
 
-    def _say_farewell(self, session_id: str) -> None:
+    def _say_farewell(self, session_id: str, status: ClientSessionFinishReasonType, detail: str | None) -> None:
         """Send the last telemetry, and tell the server that the session is over; until then the heartbeat goes on."""
         if self._events is not None:
             self._events.stop()
         try:
-            self._last_api.service.finish_session(session_id, timeout=_FAREWELL_S)
+            self._last_api.service.finish_session(session_id, status, detail, timeout=_FAREWELL_S)
         except NotFoundError:
             pass  # servers before 0.26 have no such endpoint: there a session ends when its heartbeat does
         except TinkexError as error:
             logger.info("the server was not told that the session is over: %s", error)
         if self._heartbeat is not None:
             self._heartbeat.stop()
+
+    @property
+    def id(self) -> str | None:
+        """Name of the session on the server; None before it was opened."""
+        return self._id
 
     def describe(self) -> str:
         """Say in a few words what state the session is in."""
@@ -317,13 +436,14 @@ class Session:
         return f"session {self._id}" if self._id else "no session yet"
 
 
-def _clean_up(heartbeat: Heartbeat, events: EventLog | None, poller: Poller, api: TinkexAPI) -> None:
+def _clean_up(heartbeat: Heartbeat | None, events: EventLog | None, poller: Poller, api: TinkexAPI) -> None:
     """End the threads of a session that was collected; nothing of it is under way, or it would not have been."""
 
     def work() -> None:
         if events is not None:
             events.stop()
-        heartbeat.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
         poller.close()
         api.close()
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+import attrs
 
 from tinkex.clients.custom_loss import CustomLoss, CustomLossFn, import_torch
+from tinkex.clients.door import console_page
+from tinkex.clients.processes import NotPicklable
 from tinkex.clients.ready import ReadyClient
-from tinkex.clients.sampling import SamplingClient
+from tinkex.clients.sampling import SamplingClient, as_policy
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError
@@ -17,6 +21,7 @@ from tinkex.pipeline import APIFuture, Part, combine_outputs, estimate_datum, sp
 from tinkex.types import (
     AdamParams,
     Datum,
+    DimuonParams,
     ForwardBackwardInput,
     ForwardBackwardOutput,
     ForwardBackwardRequest,
@@ -26,16 +31,21 @@ from tinkex.types import (
     LoadWeightsRequest,
     LoadWeightsResponse,
     LossFnType,
+    OptimParams,
     OptimStepRequest,
     OptimStepResponse,
+    SaveWeightsExternalRequest,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResponse,
     SaveWeightsRequest,
     SaveWeightsResponse,
     UnloadModelRequest,
     UnloadModelResponse,
+    Unrecognized,
     UntypedAPIFuture,
 )
+from tinkex.types._console import run_page
 from tinkex.types.training import check_data, check_loss
 from tinkex.types.weights import check_name, require_kind
 
@@ -46,6 +56,7 @@ __all__ = ["TrainingClient"]
 
 T = TypeVar("T")
 LossConfig = Mapping[str, float | str]
+SamplerKind = Literal["snapshot", "inflight"]
 
 
 def _only(results: list[T]) -> T:
@@ -63,9 +74,10 @@ def _only(results: list[T]) -> T:
         "load_state",
         "load_state_with_optimizer",
         "save_weights_for_sampler",
+        "save_weights_external",
     ),
 )
-class TrainingClient(ReadyClient):
+class TrainingClient(NotPicklable, ReadyClient):
     """Trains one model. Make one with ``ServiceClient.create_lora_training_client``.
 
     Every operation returns an :class:`~tinkex.APIFuture` at once and is sent in the order of the calls, so submit
@@ -81,6 +93,7 @@ class TrainingClient(ReadyClient):
         self.model_id = model_id
         self.base_model = base_model
         self._session = session
+        self._agreement = session.agreement
         self._submission = session.new_submission(model_id)
 
     def forward(
@@ -114,7 +127,9 @@ class TrainingClient(ReadyClient):
         """
         return self._submit_batch("forward_backward", data, loss_fn, loss_fn_config)
 
-    def forward_backward_custom(self, data: Iterable[Datum], loss_fn: CustomLossFn) -> APIFuture[ForwardBackwardOutput]:
+    def forward_backward_custom(
+        self, data: Iterable[Datum], loss_fn: CustomLossFn, *, loss_type_input: Literal["logprobs"] | None = None
+    ) -> APIFuture[ForwardBackwardOutput]:
         """Compute a loss of your own on the logprobs of the target tokens, and add its gradient to the model's.
 
         The server computes the logprobs, your function runs here with torch, and the gradient goes back to the server:
@@ -125,6 +140,7 @@ class TrainingClient(ReadyClient):
             data: The batch; each datum needs ``target_tokens``, what else it has is for your function.
             loss_fn: Called with the datums and, for each, a float32 tensor of logprobs in the shape of its
                 ``target_tokens``; returns the loss as a scalar tensor, and a dict of metrics.
+            loss_type_input: Accepted for programs written for the official SDK: logprobs are all that there is.
 
         Returns:
             A future of the result; ``metrics`` has yours, ``loss:sum`` is your loss.
@@ -137,6 +153,7 @@ class TrainingClient(ReadyClient):
         custom = CustomLoss(list(data), loss_fn)
         forward_data = custom.forward_data()
         check_data(forward_data, "cross_entropy")
+        self._agreement.check_data(forward_data)
         chunks = self._chunks(forward_data)
         sent_forward = self._batch_parts("forward", forward_data, chunks, "cross_entropy", None)
 
@@ -150,12 +167,13 @@ class TrainingClient(ReadyClient):
         return self._submission.submit_staged("forward_backward_custom", sent_forward, between, combine)
 
     def optim_step(
-        self, optim_params: AdamParams | None = None, *, adam_params: AdamParams | None = None
+        self, optim_params: OptimParams | None = None, *, adam_params: AdamParams | None = None
     ) -> APIFuture[OptimStepResponse]:
-        """Apply the accumulated gradient with AdamW and zero it.
+        """Apply the accumulated gradient and zero it: with AdamW, unless the model was made with another optimizer.
 
         Args:
             optim_params: Hyper-parameters of this step; the defaults of :class:`~tinkex.AdamParams` if left out.
+                :class:`~tinkex.DimuonParams` for a model that was made with Dimuon.
             adam_params: The same under the name that older SDKs use.
 
         Returns:
@@ -163,11 +181,11 @@ class TrainingClient(ReadyClient):
         """
         given = adam_params if optim_params is None else optim_params
         params = AdamParams() if given is None else given
-        if not isinstance(params, AdamParams):
+        if not isinstance(params, (AdamParams, DimuonParams, Unrecognized)):
             raise InvalidInputError(f"optim_params must be an AdamParams, got {params!r:.80}", field="optim_params")
 
         def send(seq_id: int) -> UntypedAPIFuture:
-            request = OptimStepRequest(adam_params=params, model_id=self.model_id, seq_id=seq_id)
+            request = OptimStepRequest.of(params, model_id=self.model_id, seq_id=seq_id)
             return self._session.api.training.optim_step(request)
 
         return self._submit_one("optim_step", "OptimStep", OptimStepResponse, send)
@@ -242,36 +260,95 @@ class TrainingClient(ReadyClient):
             path=name, ttl_seconds=ttl_seconds, user_metadata=dict(user_metadata) if user_metadata else None
         )
 
+    def save_weights_external(
+        self,
+        name: str,
+        ttl_seconds: int | None = None,
+        age_encryption_recipients: Iterable[str] | None = None,
+    ) -> APIFuture[SaveWeightsExternalResponse]:
+        """Save weights in the form that other programs read, to be downloaded file by file.
+
+        ``RestClient.get_external_weights_urls`` tells where the files are.
+
+        Args:
+            name: Name of the checkpoint within this model.
+            ttl_seconds: Delete it after this long (3600 seconds to 10 years); None keeps it.
+            age_encryption_recipients: Encrypt each file for these keys of age (``age1...`` or SSH public keys).
+
+        Returns:
+            A future whose ``path`` is ``tinker://<model>/external_weights/<name>``.
+        """
+        check_name(name)
+        request = SaveWeightsExternalRequest(
+            model_id=self.model_id,
+            path=name,
+            ttl_seconds=ttl_seconds,
+            age_encryption_recipients=age_encryption_recipients,
+        )
+
+        def send(seq_id: int) -> UntypedAPIFuture:
+            return self._session.api.weights.save_external(attrs.evolve(request, seq_id=seq_id))
+
+        return self._submit_one("save_weights_external", "SaveWeightsExternal", SaveWeightsExternalResponse, send)
+
     def save_weights_and_get_sampling_client(
-        self, name: str | None = None, retry_config: object = None
+        self,
+        name: str | None = None,
+        retry_config: object = None,
+        record_stability_info: bool = False,
+        kind: SamplerKind = "snapshot",
     ) -> SamplingClient:
         """Save the weights as they are now and return a sampler of them; waits for all earlier operations.
 
         Args:
             name: Keep the weights as a sampler checkpoint of this name; without a name they last as long as the
                 session.
-            retry_config: Accepted for programs written for the official SDK; retries follow ``ClientConfig.retry``.
+            retry_config: As for :meth:`create_sampling_client`.
+            record_stability_info: Ask the server to keep figures on numerical stability with each sample.
+            kind: ``"snapshot"`` for weights that stay as they are now; ``"inflight"`` lets a server that can do so
+                exchange the weights of samples that are being drawn. Has no effect together with a name.
 
         Returns:
             A sampler with these weights, whatever is trained later.
         """
+        if kind not in get_args(SamplerKind):
+            raise InvalidInputError(f"kind must be 'snapshot' or 'inflight', got {kind!r:.40}", field="kind")
         if name is not None:
             path = self.save_weights_for_sampler(name).result().path
             assert path is not None  # noqa: S101 - a named save has a path, by the type's own check in the server
-            return self.create_sampling_client(path)
-        saved = self._save_for_sampler(sampling_session_seq_id=next(self._session.samplers)).result()
+            return self.create_sampling_client(path, retry_config, record_stability_info)
+        number = next(self._session.samplers)
+        saved = self._save_for_sampler(sampling_session_seq_id=number, kind=kind).result()
         if saved.sampling_session_id is None:
             raise InvalidInputError("the server saved the weights but returned no sampler", field="sampling_session_id")
-        return SamplingClient(self._session, saved.sampling_session_id, base_model=self.base_model)
+        return SamplingClient(
+            self._session,
+            saved.sampling_session_id,
+            base_model=self.base_model,
+            record_stability_info=record_stability_info,
+            retry=as_policy(retry_config),
+        )
 
-    def create_sampling_client(self, model_path: str, retry_config: object = None) -> SamplingClient:
+    def create_sampling_client(
+        self, model_path: str, retry_config: object = None, record_stability_info: bool = False
+    ) -> SamplingClient:
         """Return a sampler of a saved checkpoint.
 
         Args:
             model_path: ``tinker://<model>/sampler_weights/<name>``.
-            retry_config: Accepted for programs written for the official SDK.
+            retry_config: When a sample that could not be sent is sent again: a :class:`~tinkex.RetryPolicy`, or the
+                official SDK's RetryConfig; ``ClientConfig.retry`` unless given.
+            record_stability_info: Ask the server to keep figures on numerical stability with each sample.
         """
-        return SamplingClient.create(self._session, model_path, None)
+        return SamplingClient.create(self._session, model_path, None, record_stability_info, retry_config)
+
+    def get_console_url(self) -> str:
+        """Return the page of this model in the console of the hosted service.
+
+        Raises:
+            ConfigurationError: This is another server, which has no console.
+        """
+        return console_page(self._session.config, run_page(self.model_id))
 
     def get_info(self) -> GetInfoResponse:
         """Ask the server about this model."""
@@ -316,6 +393,7 @@ class TrainingClient(ReadyClient):
         given = list(data)
         check_loss(loss_fn, loss_fn_config)
         check_data(given, loss_fn)
+        self._agreement.check_data(given)
         # New datums, because a caller may change the dict of an old one before it is sent.
         batch = [dataclasses.replace(datum) for datum in given]
         config = dict(loss_fn_config) if loss_fn_config else None
@@ -323,9 +401,9 @@ class TrainingClient(ReadyClient):
         return self._submission.submit(operation, parts, combine_outputs)
 
     def _chunks(self, data: list[Datum]) -> list[tuple[slice, int]]:
-        config = self._session.config
-        sizes = [estimate_datum(datum) for datum in data]
-        slices = split(sizes, config.max_chunk_len, config.max_chunk_bytes)
+        agreement = self._agreement
+        sizes = [estimate_datum(datum, agreement.size_rule) for datum in data]
+        slices = split(sizes, agreement.max_chunk_len, agreement.max_chunk_bytes)
         return [(chunk, sum(sizes[chunk])) for chunk in slices]
 
     def _batch_parts(
@@ -352,11 +430,11 @@ class TrainingClient(ReadyClient):
 
     def _send_forward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
         request = ForwardRequest(forward_input=batch, model_id=self.model_id, seq_id=seq_id)
-        return self._session.api.training.forward(request).request_id
+        return self._session.api.training.forward(request, wire=self._agreement.wire).request_id
 
     def _send_forward_backward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
         request = ForwardBackwardRequest(forward_backward_input=batch, model_id=self.model_id, seq_id=seq_id)
-        return self._session.api.training.forward_backward(request).request_id
+        return self._session.api.training.forward_backward(request, wire=self._agreement.wire).request_id
 
     def _load(self, operation: str, path: str, token: str | None, *, optimizer: bool) -> APIFuture[LoadWeightsResponse]:
         require_kind(path, "training")

@@ -7,7 +7,6 @@ What ``await`` gives follows the official SDK: clients and values are there; the
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -41,6 +40,8 @@ def async_twins(*, threads: tuple[str, ...] = (), futures: tuple[str, ...] = (),
 def _in_thread(cls: type, name: str) -> Callable[..., Any]:
     @functools.wraps(getattr(cls, name))
     async def twin(self: Any, *args: Any, **kwargs: Any) -> Any:
+        import asyncio
+
         return await asyncio.to_thread(getattr(self, name), *args, **kwargs)
 
     return _named(twin, cls, name)

@@ -25,7 +25,11 @@ from tinkex.wire import json
 
 __all__ = ["KINDS", "CheckpointStore", "SavedCheckpoint", "utc_now"]
 
-KINDS: dict[str, CheckpointType] = {"weights": "training", "sampler_weights": "sampler"}
+KINDS: dict[str, CheckpointType] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+    "external_weights": "external",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RUN = re.compile(r"[A-Za-z0-9-]{1,64}:train:[0-9]{1,12}")
 _RECORD = "checkpoint.json"
@@ -114,7 +118,7 @@ class CheckpointStore:
 
         Args:
             run: Id of the model.
-            kind: ``weights`` or ``sampler_weights``.
+            kind: ``weights``, ``sampler_weights`` or ``external_weights``.
             name: Its name.
             write: Writes the files into an empty folder.
             describe: Tells from the files what a model needs to load them.
@@ -154,6 +158,27 @@ class CheckpointStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return record
+
+    def copy(self, source: SavedCheckpoint, run: str, ttl_seconds: int | None) -> SavedCheckpoint:
+        """Copy a checkpoint to another run, under the same name; the files are shared where that is possible.
+
+        Raises:
+            InvalidInputError: That run has it already.
+            FileNotFoundError: The checkpoint was deleted meanwhile.
+        """
+        self._check_room()
+        if self.find(run, source.kind, source.name) is not None:
+            raise InvalidInputError(f"tinker://{run}/{source.kind}/{source.name} exists already", field="source_path")
+        folder = self.snapshot(source)
+        copy = attrs.evolve(
+            source, training_run_id=run, time=self._now(), public=False, expires_at=self.expiry(ttl_seconds)
+        )
+        try:
+            (folder / _RECORD).write_bytes(json.encode(copy))
+            self._move_in(folder, self._folder(run, copy.kind, copy.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return copy
 
     def find(self, run: str, kind: str, name: str) -> SavedCheckpoint | None:
         """Return a checkpoint, or None if there is none or its time is up."""

@@ -1,7 +1,7 @@
 """The one place that chooses between body formats: by Content-Type for what comes in, by Accept for what goes out.
 
-A format is one row of ``FORMATS``. Results are kept as JSON and written in another format when a client asks for it;
-errors and "not yet" are always JSON.
+A format is one row of ``FORMATS``. A result is kept in one form and turned into another when a client asks for it: the
+output of a loss, which is arrays, in the binary form, anything else as JSON. Errors and "not yet" are always JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import attrs
 
+from tinkex.errors import InvalidInputError
 from tinkex.local.problems import Problem
-from tinkex.types import ForwardBackwardOutput, ForwardBackwardRequest, SampleResponse
+from tinkex.types import ForwardBackwardOutput, ForwardBackwardRequest, RequestFailedResponse, SampleResponse
 from tinkex.wire import json
 
-__all__ = ["FORMATS", "JSON", "PROTOBUF", "Format", "read", "write", "write_result"]
+__all__ = ["FORMATS", "JSON", "PROTOBUF", "Format", "Kept", "decompress", "keep", "read", "write", "write_result"]
 
 T = TypeVar("T")
 
@@ -26,10 +27,11 @@ class Format:
 
     Attributes:
         media_type: Its name in Content-Type and Accept.
-        decode: Read a request body as a type.
+        decode: Read a body as a type.
         encode: Write a value.
-        requests: Types that it can read; None for all.
-        results: Types that it can write; None for all.
+        requests: Types of requests that it can read; None for all.
+        results: Types that it can write, and read; None for all.
+        kept: Types of results that are kept in it.
     """
 
     media_type: str
@@ -37,13 +39,26 @@ class Format:
     encode: Callable[[Any], bytes]
     requests: frozenset[type[Any]] | None = None
     results: frozenset[type[Any]] | None = None
+    kept: frozenset[type[Any]] = frozenset()
 
 
-def _read_binary(body: bytes, _: type[Any]) -> Any:
+@attrs.frozen(kw_only=True, slots=True)
+class Kept:
+    """A result as it is kept: its type, its bytes and their format."""
+
+    cls: type[Any]
+    body: bytes
+    form: Format
+
+
+def _read_binary(body: bytes, cls: type[Any]) -> Any:
     # The protobuf library is loaded by the first client that speaks it.
     from tinkex.wire import proto
 
-    return proto.decode_forward_backward(body)
+    if cls is ForwardBackwardRequest:
+        return proto.decode_forward_backward(body)
+    _, decode = proto.RESULTS[cls]
+    return decode(body)
 
 
 def _write_binary(value: Any) -> bytes:
@@ -60,6 +75,7 @@ PROTOBUF = Format(
     encode=_write_binary,
     requests=frozenset({ForwardBackwardRequest}),
     results=frozenset({ForwardBackwardOutput, SampleResponse}),
+    kept=frozenset({ForwardBackwardOutput}),
 )
 FORMATS: dict[str, Format] = {chosen.media_type: chosen for chosen in (JSON, PROTOBUF)}
 
@@ -88,19 +104,70 @@ def write(value: Any) -> bytes:
     return JSON.encode(value)
 
 
-def write_result(body: bytes, cls: type[Any], accept: str) -> tuple[bytes, str]:
+def keep(value: Any) -> Kept:
+    """Write a result as it is to be kept.
+
+    Raises:
+        InvalidInputError: It has no such form.
+    """
+    form = PROTOBUF if type(value) in PROTOBUF.kept else JSON
+    return Kept(cls=type(value), body=form.encode(value), form=form)
+
+
+def write_result(kept: Kept, accept: str) -> tuple[bytes, str]:
     """Return a kept result in the format that the client asked for.
 
     Args:
-        body: The result as JSON.
-        cls: Its type.
+        kept: The result.
         accept: The Accept header.
 
     Returns:
-        The bytes and their media type; JSON if the client asked for nothing that can hold the type.
+        The bytes and their media type; JSON if the client asked for nothing that can hold the type. A result that has
+        no JSON form, because it holds NaN, is a failure to a client that asks for JSON.
     """
     wanted = (media_type(part) for part in accept.split(","))
     chosen = next((FORMATS[name] for name in wanted if name in FORMATS), JSON)
-    if chosen is JSON or (chosen.results is not None and cls not in chosen.results):
-        return body, JSON.media_type
-    return chosen.encode(json.decode(body, cls)), chosen.media_type
+    if chosen.results is not None and kept.cls not in chosen.results:
+        chosen = JSON
+    if chosen is kept.form:
+        return kept.body, chosen.media_type
+    try:
+        return chosen.encode(kept.form.decode(kept.body, kept.cls)), chosen.media_type
+    except InvalidInputError as error:
+        failure = RequestFailedResponse(error=f"the result has no JSON form: {error.message}", category="server")
+        return JSON.encode(failure), JSON.media_type
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo the Content-Encoding of a request body.
+
+    Args:
+        body: The body as it was sent.
+        encoding: The header.
+        limit: Most bytes that may come out.
+
+    Returns:
+        The body itself.
+
+    Raises:
+        Problem: 415, the encoding is not taken; 422, the body is not what it says; 413, it is too large.
+    """
+    if encoding == "identity":
+        return body
+    if encoding != "zstd":
+        raise Problem(415, f"Content-Encoding {encoding!r:.80} is not taken; send the body as it is")
+    try:
+        import zstandard
+    except ImportError:
+        raise Problem(
+            415, "this server cannot read zstd: send the body as it is, or install tinkex[zstd] on the server"
+        ) from None
+    try:
+        # Not ``decompress``, which believes what the body says of its size.
+        with zstandard.ZstdDecompressor().stream_reader(body) as reader:
+            plain: bytes = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise Problem(422, f"the body is not zstd: {error}") from error
+    if len(plain) > limit:
+        raise Problem(413, f"the body has more than {limit} bytes, the limit; split the request into smaller ones")
+    return plain

@@ -28,20 +28,23 @@ _OVERHEAD_BYTES = 1000
 
 @attrs.define(eq=False, kw_only=True)
 class Promise:
-    """One operation's result, or the place where it will be; ``explain`` says what it waits for."""
+    """One operation's result, or the place where it will be.
+
+    ``explain`` says what it waits for; ``withdraw`` takes the operation back if it has not begun.
+    """
 
     request_id: str
     operation: str
-    body: bytes | None = None
-    result_type: type[Any] = RequestFailedResponse
+    result: codec.Kept | None = None
     finished_at: float = 0.0
     explain: Callable[[], str] = lambda: "queued"
+    withdraw: Callable[[], bool] = lambda: False
     wakers: list[Callable[[], None]] = attrs.field(factory=list)
 
     @property
     def done(self) -> bool:
         """True once there is a result, be it a failure."""
-        return self.body is not None
+        return self.result is not None
 
 
 def describe_failure(error: BaseException, operation: str) -> RequestFailedResponse:
@@ -101,6 +104,25 @@ class FutureTable:
             promise = self._find_locked(request_id)
             return promise.operation if promise else self._gone.get(request_id)
 
+    def find(self, request_id: str) -> Promise:
+        """Return a promise.
+
+        Raises:
+            Problem: 404 unknown, 410 the result is gone.
+        """
+        with self._lock:
+            promise = self._find_locked(request_id)
+            if promise is None:
+                raise self._missing_locked(request_id)
+            return promise
+
+    def drop(self, request_id: str) -> None:
+        """Forget a result that nobody needs any more; nothing if there is none."""
+        with self._lock:
+            for table in (self._unread, self._read):
+                if request_id in table:
+                    self._forget_locked(table, table[request_id])
+
     def watch(self, request_id: str, waker: Callable[[], None]) -> Promise:
         """Return a promise, and call ``waker`` when it gets its result; at once if it has one.
 
@@ -136,19 +158,19 @@ class FutureTable:
         failed = isinstance(outcome, BaseException)
         value = describe_failure(outcome, promise.operation) if failed else outcome
         try:
-            body = codec.write(value)
+            result = codec.keep(value)
         except InvalidInputError as error:
-            value = describe_failure(RuntimeError(f"the result has no wire form: {error.message}"), promise.operation)
-            body = codec.write(value)
+            no_form = RuntimeError(f"the result has no wire form: {error.message}")
+            result = codec.keep(describe_failure(no_form, promise.operation))
         with self._lock:
             if promise.done:
                 return
-            promise.body, promise.result_type, promise.finished_at = body, type(value), self._clock()
+            promise.result, promise.finished_at = result, self._clock()
             promise.explain = _finished
             wakers, promise.wakers = promise.wakers, []
             self._open.pop(promise.request_id, None)
             self._unread[promise.request_id] = promise
-            self._bytes += len(body) + _OVERHEAD_BYTES
+            self._bytes += len(result.body) + _OVERHEAD_BYTES
             self._trim_locked()
         for wake in wakers:
             wake()
@@ -198,7 +220,7 @@ class FutureTable:
 
     def _forget_locked(self, table: OrderedDict[str, Promise], promise: Promise) -> None:
         del table[promise.request_id]
-        self._bytes -= len(promise.body or b"") + _OVERHEAD_BYTES
+        self._bytes -= (len(promise.result.body) if promise.result else 0) + _OVERHEAD_BYTES
         self._gone[promise.request_id] = promise.operation
         if len(self._gone) > _REMEMBERED_GONE:
             self._gone.popitem(last=False)

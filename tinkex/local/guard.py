@@ -13,6 +13,7 @@ from typing import Any
 from tinkex.local import codec
 from tinkex.local.fault import Fault, FaultSource
 from tinkex.local.problems import Problem
+from tinkex.local.tokens import Tokens
 from tinkex.wire import json
 
 __all__ = ["API", "ARCHIVES", "Guard"]
@@ -25,6 +26,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 API = "/api/v1/"
 ARCHIVES = "/archives/"
 _HEALTH = API + "healthz"
+# RFC 6750: the token is at fault, not whom it stands for.
+_BAD_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
 class Guard:
@@ -37,6 +40,7 @@ class Guard:
         api_key: str,
         hosts: frozenset[str] | None,
         body_bytes: int,
+        tokens: Tokens,
         faults: FaultSource | None = None,
         abort: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
@@ -47,6 +51,7 @@ class Guard:
             api_key: The key that a request must carry.
             hosts: Names that the Host header may have, against DNS rebinding; None for any.
             body_bytes: Largest body.
+            tokens: What may stand for the key.
             faults: Asked what goes wrong with each request.
             abort: Cuts the connection of a request.
         """
@@ -54,6 +59,7 @@ class Guard:
         self._api_key = api_key.encode()
         self._hosts = hosts
         self._body_bytes = body_bytes
+        self._tokens = tokens
         self._faults = faults
         self._abort = abort
 
@@ -66,6 +72,7 @@ class Guard:
             self._check_sender(scope["path"], headers)
             body = await self._read(receive)
             self._check_format(scope["method"], body, headers)
+            body = codec.decompress(body, headers.get("content-encoding", "identity"), self._body_bytes)
         except Problem as problem:
             await _answer_problem(send, problem)
             return
@@ -83,8 +90,12 @@ class Guard:
         # The health check says nothing, and the name of an archive is a secret of its own.
         if path == _HEALTH or path.startswith(ARCHIVES):
             return
-        if not secrets.compare_digest(headers.get("x-api-key", "").encode(), self._api_key):
-            state = "is not the key of this server" if headers.get("x-api-key") else "is missing"
+        key = headers.get("x-api-key", "")
+        if self._tokens.offered and key.startswith("eyJ"):
+            if not self._tokens.accepts(key):
+                raise Problem(401, "this token has expired or is of another server; exchange the key again", _BAD_TOKEN)
+        elif not secrets.compare_digest(key.encode(), self._api_key):
+            state = "is not the key of this server" if key else "is missing"
             raise Problem(
                 401, f"the X-API-Key header {state}; set TINKER_API_KEY to the key that the server was started with"
             )
@@ -94,10 +105,6 @@ class Guard:
         if method in ("POST", "PUT") and body and codec.media_type(content_type) not in codec.FORMATS:
             known = " or ".join(codec.FORMATS)
             raise Problem(415, f"Content-Type {content_type!r:.80} is not taken; send {known}")
-        if headers.get("content-encoding", "identity") != "identity":
-            raise Problem(
-                415, f"Content-Encoding {headers['content-encoding']!r:.80} is not taken; send the body as it is"
-            )
 
     async def _read(self, receive: Receive) -> bytes:
         pieces: list[bytes] = []

@@ -32,7 +32,9 @@ class Limits:
         gap_s: How long an operation waits for the sequence numbers before its own.
         stop_s: How long ``stop`` waits for the running operation.
         session_s: A session silent for this long gives up its models when others need the room.
-        archive_s: How long the link to an archive works.
+        archive_s: How long the link to an archive, or to a file of a checkpoint, works.
+        token_s: How long the tokens live that clients are told to exchange the key for; 0 for none.
+        bulk_retrieval: Offer ``retrieve_futures``, which tells of many samples at once, and tell clients to use it.
     """
 
     body_bytes: int = 64 * _MIB
@@ -52,5 +54,7 @@ class Limits:
     hold_s: float = 20.0
     gap_s: float = 60.0
     stop_s: float = 30.0
-    session_s: float = 300.0
+    session_s: float = 60.0
     archive_s: float = 900.0
+    token_s: float = 0.0
+    bulk_retrieval: bool = False

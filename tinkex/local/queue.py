@@ -34,6 +34,8 @@ class Job:
         seq: Its number in the lane; None to run in order of arrival.
         rows: How many sequences it adds to a batch; 0 if it cannot be batched.
         payload: What it adds to a batch.
+        queued_at: When it was put, on the monotonic clock.
+        began_at: When it began to run; the same as ``queued_at`` until then.
     """
 
     lane: str
@@ -42,6 +44,8 @@ class Job:
     seq: int | None = None
     rows: int = 0
     payload: Any = None
+    queued_at: float = 0.0
+    began_at: float = 0.0
 
 
 @attrs.define(eq=False)
@@ -93,11 +97,23 @@ class JobQueue:
 
     def put(self, job: Job) -> None:
         """Queue a job. If it can never run, it fails at once."""
+        job.queued_at = job.began_at = self._clock()
         with self._cond:
             error = self._place_locked(job)
             self._cond.notify_all()
         if error is not None:
             job.finish(error)
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job back that has no number; False if it runs already, or has run."""
+        with self._cond:
+            lane = self._lanes.get(job.lane)
+            if job.seq is not None or lane is None or job not in lane.ready:
+                return False
+            lane.ready.remove(job)
+            if not lane.ready:
+                self._turns.remove(lane)
+            return True
 
     def explain(self, job: Job) -> str:
         """Say what a job waits for."""
@@ -185,6 +201,9 @@ class JobQueue:
         return jobs
 
     def _run(self, jobs: Sequence[Job]) -> None:
+        began = self._clock()
+        for job in jobs:
+            job.began_at = began
         outcomes = _attempt(jobs)
         if len(jobs) > 1 and isinstance(outcomes[0], BaseException) and _same(outcomes):
             # One request may have spoilt the batch; the others shall not pay for it.

@@ -210,6 +210,7 @@ class LocalServer:
                 api_key=self.api_key,
                 hosts=_LOOPBACK | {self._host} if is_loopback(self._host) else None,
                 body_bytes=self._limits.body_bytes,
+                tokens=service.tokens,
                 faults=self._faults,
                 abort=lambda scope: _abort(server, scope),
             )

@@ -14,17 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinkex.errors import InvalidInputError
+from tinkex.errors import InvalidInputError, RequestFailedError
 from tinkex.local.checkpoints import CheckpointStore, utc_now
+from tinkex.local.completions import Completions, Target, target_of
 from tinkex.local.engine.base import Engine
-from tinkex.local.futures import FutureTable
+from tinkex.local.futures import FutureTable, Promise
 from tinkex.local.limits import Limits
 from tinkex.local.problems import Problem
 from tinkex.local.queue import Job, JobQueue
 from tinkex.local.scratch import Scratch
 from tinkex.local.store import Model, Sampler, Session, Store
+from tinkex.local.tokens import Tokens
+from tinkex.local.trace import Span, Traces
 from tinkex.local.work import DEFAULT_RANK, Work
 from tinkex.types import (
+    CancelFutureRequest,
+    CreateCustomLossRequest,
     CreateModelRequest,
     CreateSamplingSessionRequest,
     CreateSamplingSessionResponse,
@@ -32,13 +37,19 @@ from tinkex.types import (
     CreateSessionResponse,
     ForwardBackwardRequest,
     ForwardRequest,
+    FutureFailed,
+    FutureFinished,
     GetInfoRequest,
     GetInfoResponse,
     GetServerCapabilitiesResponse,
+    JoinSamplingSessionRequest,
+    JoinSamplingSessionResponse,
     LoadWeightsRequest,
     LoraConfig,
     OptimStepRequest,
+    RequestFailedResponse,
     SampleRequest,
+    SaveWeightsExternalRequest,
     SaveWeightsForSamplerRequest,
     SaveWeightsRequest,
     SessionHeartbeatRequest,
@@ -86,6 +97,9 @@ class Service:
         self.now = now
         self.store = Store(clock)
         self.futures = FutureTable(limits, clock)
+        self.completions = Completions()
+        self.traces = Traces()
+        self.tokens = Tokens(limits.token_s, now)
         self.queue = JobQueue(batch_rows=limits.batch_rows, gap_s=limits.gap_s, clock=clock)
         self._scratch = Scratch(root)
         self.checkpoints = CheckpointStore(root, self._scratch, quota_bytes=limits.checkpoint_bytes, now=now)
@@ -120,7 +134,12 @@ class Service:
         self._refuse_if_stopping()
         session_id = self.store.made_by_key("create_session", key)
         if session_id is None:
-            session_id = self.store.add_session(request.user_metadata, request.display_name).id
+            session_id = self.store.add_session(
+                self.now(),
+                user_metadata=request.user_metadata,
+                display_name=request.display_name,
+                project_id=request.project_id,
+            ).id
             self.store.remember_key("create_session", key, session_id)
         return CreateSessionResponse(session_id=session_id, info_message=_GREETING)
 
@@ -129,16 +148,17 @@ class Service:
         self.store.working_session(request.session_id)
         return SessionHeartbeatResponse()
 
-    def finish_session(self, session_id: str, reason: str) -> None:
+    def finish_session(self, session_id: str, reason: str, detail: str | None) -> None:
         """Refuse further work of a session, and free its models and samplers when what is queued has run."""
         session = self.store.session(session_id)
         if session.finished:
             return
-        session.finished = reason
+        session.finished, session.detail = reason, detail
         for model_id in session.models:
             self._put_silently(model_id, partial(self._work.end_model, self.store.model(model_id), _FINISHED))
         for sampler_id in list(session.samplers):
             self._put_silently(sampler_id, partial(self._work.end_sampler, self.store.sampler(sampler_id), _FINISHED))
+            self.completions.drop(sampler_id)
 
     # Models.
 
@@ -149,7 +169,7 @@ class Service:
             request.session_id,
             request.model_seq_id,
             "create_model",
-            lambda model: partial(self._work.create, model, request.base_model, lora),
+            lambda model: partial(self._work.create, model, request.base_model, lora, request.optimizer_config),
             base_model=request.base_model,
             user_metadata=request.user_metadata,
         )
@@ -196,8 +216,16 @@ class Service:
 
     def optim_step(self, request: OptimStepRequest, key: str | None) -> UntypedAPIFuture:
         """Answer ``POST optim_step``."""
-        run = partial(self._work.optim_step, params=request.adam_params)
+        run = partial(self._work.optim_step, request=request)
         return self._submit_for_model(request.model_id, "optim_step", request.seq_id, key, run)
+
+    def create_custom_loss(self, _: CreateCustomLossRequest) -> UntypedAPIFuture:
+        """Answer ``POST create_custom_loss``: code of clients is not run here, and they are told so in their settings.
+
+        Raises:
+            Problem: 501, always.
+        """
+        raise Problem(501, "this server runs no custom losses; forward_backward_custom computes yours in your program")
 
     # Weights.
 
@@ -217,6 +245,11 @@ class Service:
         run = partial(self._work.save_for_sampler, request=request)
         return self._submit_for_model(request.model_id, "save_weights_for_sampler", request.seq_id, key, run)
 
+    def save_weights_external(self, request: SaveWeightsExternalRequest, key: str | None) -> UntypedAPIFuture:
+        """Answer ``POST save_weights_external``."""
+        run = partial(self._work.save_external, request=request)
+        return self._submit_for_model(request.model_id, "save_weights_external", request.seq_id, key, run)
+
     def load_weights(self, request: LoadWeightsRequest, key: str | None) -> UntypedAPIFuture:
         """Answer ``POST load_weights``: into a model, or making one from a session and a number."""
         if request.model_id is not None:
@@ -228,6 +261,7 @@ class Service:
                 "load_weights needs model_id to load into a model, or session_id and model_seq_id to make one",
                 field="model_id",
             )
+        self._check_saved(request.path)
         return self._add_model(
             request.session_id,
             request.model_seq_id,
@@ -255,6 +289,17 @@ class Service:
             )
         return CreateSamplingSessionResponse(sampling_session_id=sampler_id)
 
+    def join_sampling_session(self, request: JoinSamplingSessionRequest) -> JoinSamplingSessionResponse:
+        """Answer ``POST join_sampling_session``: the client that made the sampler is number 0."""
+        sampler = self.store.sampler(request.sampling_session_id)
+        sampler.clients += 1
+        return JoinSamplingSessionResponse(client_counter=sampler.clients)
+
+    def cancel_future(self, request: CancelFutureRequest) -> dict[str, Any]:
+        """Answer ``POST cancel_future``: a sample that has not begun is not drawn; anything else goes on."""
+        self.futures.find(request.request_id).withdraw()
+        return {}
+
     def asample(self, request: SampleRequest, key: str | None) -> UntypedAPIFuture:
         """Answer ``POST asample``."""
         if request.num_samples > self.limits.num_samples:
@@ -273,6 +318,15 @@ class Service:
         names = [f"{request_id}:{index}" for index in range(request.num_samples)]
         return UntypedAPIFuture(request_id=request_id, sample_sequence_ids=names)
 
+    def _check_saved(self, path: str) -> None:
+        """Refuse at once what cannot be loaded: no model depends on it yet, so no number is lost."""
+        try:
+            record = self.checkpoints.find_path(require_kind(path, "training"))
+        except InvalidInputError as error:
+            raise Problem(400, error.message) from error
+        if record is None:
+            raise Problem(404, self.checkpoints.not_found(path, "path"))
+
     # How work gets into the queue.
 
     def _add_model(
@@ -289,6 +343,8 @@ class Service:
         if self._is_new(request_id, operation, model_seq_id):
             self._refuse_if_stopping()
             session = self.store.working_session(session_id)
+            if self.store.find_model(model_id) is not None:
+                raise Problem(400, f"model_seq_id {model_seq_id} of this session was already used by copy_weights")
             model = Model(
                 id=model_id,
                 session_id=session_id,
@@ -358,11 +414,43 @@ class Service:
         seq: int | None = None,
         rows: int = 0,
         payload: Any = None,
+        target: Target | None = None,
     ) -> None:
         promise = self.futures.create(request_id, operation)
-        job = Job(lane=lane, run=run, finish=partial(self.futures.finish, promise), seq=seq, rows=rows, payload=payload)
+
+        def finish(outcome: Any) -> None:
+            self.futures.finish(promise, outcome)
+            self._note_end(promise, job, target)
+
+        job = Job(lane=lane, run=run, finish=finish, seq=seq, rows=rows, payload=payload)
         promise.explain = partial(self.queue.explain, job)
+        promise.withdraw = partial(self._withdraw, job)
         self.queue.put(job)
+
+    def _withdraw(self, job: Job) -> bool:
+        withdrawn = self.queue.withdraw(job)
+        if withdrawn:
+            job.finish(RequestFailedError("it was cancelled before it began", category="user"))
+        return withdrawn
+
+    def _note_end(self, promise: Promise, job: Job, target: Target | None) -> None:
+        result, name = promise.result, promise.request_id
+        failed = result is None or result.cls is RequestFailedResponse
+        self.traces.add(
+            Span(
+                request_id=name,
+                operation=promise.operation,
+                lane=job.lane,
+                queued=job.queued_at,
+                began=job.began_at,
+                ended=self._clock(),
+                failed=failed,
+            )
+        )
+        if target is not None and self.limits.bulk_retrieval:
+            size = len(result.body) if result else None
+            ended = FutureFinished(request_id=name, response_payload_uncompressed_size=size)
+            self.completions.add(target, FutureFailed(request_id=name) if failed else ended)
 
     def _put_silently(self, lane: str, run: Callable[[], None]) -> None:
         self.queue.put(Job(lane=lane, run=run, finish=_ignore))
@@ -373,12 +461,13 @@ class Service:
 
     def _queue_sample(self, request_id: str, sampler: Sampler, request: SampleRequest) -> None:
         error = self._sample_fault(sampler, request)
+        target = None if request.seq_id is None else target_of(sampler.id, request.seq_id)
         if error is None:
             run, rows = partial(self._work.sample, sampler), request.num_samples
-            self._promise(request_id, "asample", lane=sampler.id, run=run, rows=rows, payload=request)
+            self._promise(request_id, "asample", lane=sampler.id, run=run, rows=rows, payload=request, target=target)
         else:
             # It fails alone, so that it cannot spoil a batch.
-            self._promise(request_id, "asample", lane=sampler.id, run=partial(_raise, error))
+            self._promise(request_id, "asample", lane=sampler.id, run=partial(_raise, error), target=target)
 
     def _sample_fault(self, sampler: Sampler, request: SampleRequest) -> InvalidInputError | None:
         """Return why a sample can never run, or None."""

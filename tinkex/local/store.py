@@ -21,13 +21,16 @@ _REMEMBERED_KEYS = 10_000
 
 @attrs.define(eq=False, kw_only=True)
 class Session:
-    """A client's session; ``last_seen`` on the monotonic clock."""
+    """A client's session; ``last_seen`` on the monotonic clock, ``finished`` how the client said that it ended."""
 
     id: str
     last_seen: float
     user_metadata: dict[str, Any] | None = None
     display_name: str | None = None
+    project_id: str | None = None
+    created: datetime
     finished: str | None = None
+    detail: str | None = None
     models: list[str] = attrs.field(factory=list)
     samplers: list[str] = attrs.field(factory=list)
 
@@ -56,14 +59,20 @@ class Model:
 
 @attrs.define(eq=False, kw_only=True)
 class Sampler:
-    """A sampler of a session, or of none; its frozen weights are in ``folder``, None for the base model alone."""
+    """A sampler of a session, or of none.
+
+    Its weights are in ``folder``, None for the base model alone. They are frozen, unless it ``follows`` a model: then
+    each further save for samplers of that kind replaces them. ``clients`` have joined the one that made it.
+    """
 
     id: str
     session_id: str | None
     base_model: str
     model_path: str | None = None
     folder: Path | None = None
+    follows: str | None = None
     ended: str | None = None
+    clients: int = 0
 
 
 class Store:
@@ -83,11 +92,9 @@ class Store:
         self._by_key: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._telemetry_events = 0
 
-    def add_session(self, user_metadata: dict[str, Any] | None, display_name: str | None) -> Session:
-        """Make a session with a new id."""
-        session = Session(
-            id=str(uuid.uuid4()), last_seen=self._clock(), user_metadata=user_metadata, display_name=display_name
-        )
+    def add_session(self, created: datetime, **fields: Any) -> Session:
+        """Make a session with a new id; ``fields`` are others of :class:`Session`."""
+        session = Session(id=str(uuid.uuid4()), last_seen=self._clock(), created=created, **fields)
         with self._lock:
             self._sessions[session.id] = session
         return session
@@ -138,14 +145,18 @@ class Store:
             self._models[model.id] = model
             session.models.append(model.id)
 
+    def find_model(self, model_id: str) -> Model | None:
+        """Return a model, or None."""
+        with self._lock:
+            return self._models.get(model_id)
+
     def model(self, model_id: str) -> Model:
         """Return a model.
 
         Raises:
             Problem: 404, unknown.
         """
-        with self._lock:
-            model = self._models.get(model_id)
+        model = self.find_model(model_id)
         if model is None:
             raise Problem(
                 404,

@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tinkex.errors import InvalidInputError, TinkexError
 from tinkex.local.checkpoints import CheckpointStore, SavedCheckpoint
@@ -14,6 +15,7 @@ from tinkex.local.limits import Limits
 from tinkex.local.scratch import Scratch
 from tinkex.local.store import Model, Sampler, Store
 from tinkex.types import (
+    AdamOptimizerConfig,
     AdamParams,
     CreateModelResponse,
     ForwardBackwardInput,
@@ -21,9 +23,13 @@ from tinkex.types import (
     LoadWeightsRequest,
     LoadWeightsResponse,
     LoraConfig,
+    OptimizerConfig,
+    OptimStepRequest,
     OptimStepResponse,
     SampleRequest,
     SampleResponse,
+    SaveWeightsExternalRequest,
+    SaveWeightsExternalResponse,
     SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResponse,
     SaveWeightsRequest,
@@ -59,8 +65,11 @@ class Work:
         self._open: set[str] = set()
         self._snapshots: OrderedDict[str, Sampler] = OrderedDict()
 
-    def create(self, model: Model, base_model: str, lora: LoraConfig) -> CreateModelResponse:
+    def create(
+        self, model: Model, base_model: str, lora: LoraConfig, optimizer: OptimizerConfig | None = None
+    ) -> CreateModelResponse:
         """Make a model."""
+        _check_optimizer(optimizer or AdamOptimizerConfig(), "optimizer_config")
         if lora.rank > self._limits.rank:
             raise InvalidInputError(
                 f"lora_config.rank is {lora.rank}, the limit of this server is {self._limits.rank}", field="rank"
@@ -75,7 +84,7 @@ class Work:
         info = self._saved(request.path).info
         parts = {name: value for name in _PARTS if (value := getattr(info, name)) is not None}
         lora = LoraConfig(rank=info.lora_rank or DEFAULT_RANK, **parts)
-        self.create(model, request.base_model or info.base_model, lora)
+        self.create(model, request.base_model or info.base_model, lora, request.optimizer_config)
         try:
             return self.load(model, request)
         except BaseException:
@@ -95,8 +104,11 @@ class Work:
         self._engine.check_batch(model.id, batch)
         return self._engine.forward(model.id, batch, backward=backward)
 
-    def optim_step(self, model: Model, params: AdamParams) -> OptimStepResponse:
+    def optim_step(self, model: Model, request: OptimStepRequest) -> OptimStepResponse:
         """Change the weights."""
+        params = request.adam_params or request.optimizer_params
+        if not isinstance(params, AdamParams):
+            raise _no_optimizer(params.type if params else "none", "optimizer_params")
         return self._engine.optim_step(model.id, params)
 
     def save(self, model: Model, request: SaveWeightsRequest) -> SaveWeightsResponse:
@@ -105,11 +117,21 @@ class Work:
         record = self._save(model, "weights", name, request, overwrite=request.overwrite)
         return SaveWeightsResponse(path=record.tinker_path)
 
+    def save_external(self, model: Model, request: SaveWeightsExternalRequest) -> SaveWeightsExternalResponse:
+        """Save weights under a name, to be downloaded; PEFT's files are what other programs read."""
+        if request.age_encryption_recipients:
+            raise InvalidInputError(
+                "age_encryption_recipients: this server does not encrypt; leave it out, and run age on the files",
+                field="age_encryption_recipients",
+            )
+        record = self._save(model, "external_weights", request.path, request)
+        return SaveWeightsExternalResponse(path=record.tinker_path, size_bytes=record.size_bytes)
+
     def save_for_sampler(self, model: Model, request: SaveWeightsForSamplerRequest) -> SaveWeightsForSamplerResponse:
         """Save weights under a name, or make a sampler of them at once."""
         if request.path is None:
             return SaveWeightsForSamplerResponse(sampling_session_id=self._snapshot(model, request).id)
-        record = self._save(model, "sampler_weights", request.path, request, overwrite=False)
+        record = self._save(model, "sampler_weights", request.path, request)
         return SaveWeightsForSamplerResponse(path=record.tinker_path)
 
     def sample(self, sampler: Sampler, requests: Sequence[SampleRequest]) -> list[SampleResponse | TinkexError]:
@@ -150,11 +172,12 @@ class Work:
         model: Model,
         kind: str,
         name: str,
-        request: SaveWeightsRequest | SaveWeightsForSamplerRequest,
+        request: SaveWeightsRequest | SaveWeightsForSamplerRequest | SaveWeightsExternalRequest,
         *,
-        overwrite: bool,
+        overwrite: bool = False,
     ) -> SavedCheckpoint:
         optimizer = kind == "weights"
+        metadata = None if isinstance(request, SaveWeightsExternalRequest) else request.user_metadata
         return self._checkpoints.save(
             run=model.id,
             kind=kind,
@@ -163,7 +186,7 @@ class Work:
             describe=self._engine.describe,
             overwrite=overwrite,
             ttl_seconds=request.ttl_seconds,
-            user_metadata=request.user_metadata,
+            user_metadata=metadata,
             run_metadata=model.user_metadata,
         )
 
@@ -176,7 +199,11 @@ class Work:
             )
         folder = self._scratch.new_folder("sampler")
         self._engine.save(model.id, folder, optimizer=False)
-        sampler = Sampler(id=sampler_id, session_id=model.session_id, base_model=model.base_model, folder=folder)
+        follows = model.id if request.kind == "inflight" else None
+        self._replace_weights(follows, folder)
+        sampler = Sampler(
+            id=sampler_id, session_id=model.session_id, base_model=model.base_model, folder=folder, follows=follows
+        )
         self._store.add_sampler(sampler)
         self._snapshots[sampler.id] = sampler
         limit = self._limits.kept_snapshots
@@ -186,6 +213,17 @@ class Work:
                 oldest, f"is no longer kept, since {limit} newer ones were made; save weights under a name to keep them"
             )
         return sampler
+
+    def _replace_weights(self, model_id: str | None, folder: Path) -> None:
+        """Give the samplers that follow a model the weights in ``folder``; they are opened again when next asked."""
+        for sampler in self._snapshots.values():
+            if model_id is None or sampler.follows != model_id or sampler.folder is None:
+                continue
+            outdated, sampler.folder = sampler.folder, self._scratch.copy(folder.iterdir(), "sampler")
+            if sampler.id in self._open:
+                self._open.remove(sampler.id)
+                self._engine.close_sampler(sampler.id)
+            shutil.rmtree(outdated, ignore_errors=True)
 
     def _make_room(self) -> None:
         """Free the models of clients that have gone, if the engine holds as many models as it may."""
@@ -218,3 +256,12 @@ class Work:
             raise InvalidInputError(
                 f"data has {tokens} input tokens, the limit is {self._limits.tokens}; split the batch", field="data"
             )
+
+
+def _check_optimizer(config: OptimizerConfig, field: str) -> None:
+    if not isinstance(config, AdamOptimizerConfig):
+        raise _no_optimizer(config.type, field)
+
+
+def _no_optimizer(name: str, field: str) -> InvalidInputError:
+    return InvalidInputError(f"{field}: this server has no optimizer {name!r:.60}; it has adamw only", field=field)

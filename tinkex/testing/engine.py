@@ -29,6 +29,7 @@ from tinkex.types import (
     LoraConfig,
     ModelData,
     OptimStepResponse,
+    PromptAltTokens,
     SampledSequence,
     SampleRequest,
     SampleResponse,
@@ -98,6 +99,35 @@ class _Script:
     hold: Hold | None = None
     error: BaseException | None = None
     seen: int = 0
+
+
+def _answer_prompt(request: SampleRequest, length: int) -> dict[str, Any]:
+    """Answer what is asked about a prompt: every logprob is -1, every other token drawn is 0."""
+    last_n = request.prompt_logprobs_last_n or length - 1
+    unscored: list[None] = [None] * (length - last_n)
+    answer: dict[str, Any] = {}
+    if request.prompt_logprobs or request.topk_prompt_logprobs:
+        answer["prompt_logprobs"] = [*unscored, *([-1.0] * last_n)]
+    if request.topk_prompt_logprobs:
+        pairs = [(rank, -1.0 - rank) for rank in range(request.topk_prompt_logprobs)]
+        answer["topk_prompt_logprobs"] = [*unscored, *(list(pairs) for _ in range(last_n))]
+    target, k = request.target_prompt_logprobs, request.prompt_alt_tokens_k
+    if target is not None:
+        logprobs = [0.0 if token == -1 else -1.0 for token in target.data]
+        answer["target_prompt_logprobs"] = TensorData(
+            data=logprobs,
+            dtype="float32",
+            shape=target.shape,
+            sparse_crow_indices=target.sparse_crow_indices,
+            sparse_col_indices=target.sparse_col_indices,
+        )
+    if k:
+        shape, size = (length - 1, k), (length - 1) * k
+        answer["prompt_alt_tokens"] = PromptAltTokens(
+            tokens=TensorData(data=[0] * size, dtype="int64", shape=shape),
+            logprobs=TensorData(data=[-1.0] * size, dtype="float32", shape=shape),
+        )
+    return answer
 
 
 class ScriptedEngine:
@@ -261,24 +291,17 @@ class ScriptedEngine:
         prompt = request.prompt.to_ints()
         start = sum(prompt) + sampler.steps + (request.sampling_params.seed or 0)
         length = request.sampling_params.max_tokens or _DEFAULT_MAX_TOKENS
+        best = [(rank, -1.0 - rank) for rank in range(request.topk_sample_logprobs)]
         sequences = [
             SampledSequence(
                 stop_reason="length",
                 tokens=[(start + row + step) % self.vocabulary for step in range(length)],
                 logprobs=[-1.0] * length,
+                topk_logprobs=[list(best) for _ in range(length)] if best else None,
             )
             for row in range(request.num_samples)
         ]
-        wanted = request.prompt_logprobs or request.topk_prompt_logprobs
-        logprobs: list[float | None] = [None, *([-1.0] * (len(prompt) - 1))]
-        pairs: list[list[tuple[int, float]] | None] = [
-            None, *([(rank, -1.0 - rank) for rank in range(request.topk_prompt_logprobs)] for _ in prompt[1:])
-        ]  # fmt: skip
-        return SampleResponse(
-            sequences=sequences,
-            prompt_logprobs=logprobs if wanted else None,
-            topk_prompt_logprobs=pairs if request.topk_prompt_logprobs else None,
-        )
+        return SampleResponse(sequences=sequences, **_answer_prompt(request, len(prompt)))
 
     def _check_tokens(self, tokens: Sequence[int], field: str, index: int | None) -> None:
         if not 0 < len(tokens) <= self.context:

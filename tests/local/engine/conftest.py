@@ -79,7 +79,7 @@ class Bench:
 
 def ask(prompt: Sequence[int], num_samples: int = 1, **options: Any) -> SampleRequest:
     """Make a sample request; options of SampleRequest and of SamplingParams together."""
-    own = {name: options.pop(name) for name in ("prompt_logprobs", "topk_prompt_logprobs") if name in options}
+    own = {name: options.pop(name) for name in list(options) if "logprobs" in name or "alt_tokens" in name}
     return SampleRequest(
         prompt=ModelInput.from_ints(list(prompt)),
         num_samples=num_samples,

@@ -93,8 +93,16 @@ BAD_SAMPLES = [
     ({"topk_prompt_logprobs": 21}, "topk_prompt_logprobs", "21.*20"),
     ({"sampling_params": SamplingParams(stop=["a", ""])}, "sampling_params.stop", "empty text"),
     ({"sampling_params": SamplingParams(stop=[3, 272])}, "sampling_params.stop", "272"),
-    ({"topk_sample_logprobs": 1}, "topk_sample_logprobs", "not offered"),
-    ({"prompt_logprobs_last_n": 1}, "prompt_logprobs_last_n", "not offered"),
+    ({"topk_sample_logprobs": 21}, "topk_sample_logprobs", "at most 20"),
+    ({"prompt_alt_tokens_k": 21}, "prompt_alt_tokens_k", "at most 20"),
+    ({"prompt_logprobs_last_n": 1}, "prompt_logprobs_last_n", "needs prompt_logprobs"),
+    ({"prompt_logprobs": True, "prompt_logprobs_last_n": 2}, "prompt_logprobs_last_n", "1 that can be scored"),
+    ({"target_prompt_logprobs": TensorData(data=[1], dtype="int64")}, "target_prompt_logprobs", r"\[1, K\]"),
+    (
+        {"target_prompt_logprobs": TensorData(data=[-1, 272], dtype="int64", shape=[1, 2])},
+        "target_prompt_logprobs",
+        "272",
+    ),
 ]
 
 

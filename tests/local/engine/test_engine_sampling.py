@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinkex.errors import InvalidInputError, RequestFailedError
-from tinkex.types import AdamParams, Datum, ModelInput, SampleResponse
+from tinkex.types import AdamParams, Datum, ModelInput, SampleResponse, TensorData
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -362,3 +362,53 @@ def test_a_batch_of_long_prompts_is_cut_to_the_token_limit(new_bench, ask, tmp_p
     for one, other in zip(*answers, strict=True):
         assert [row.tokens for row in one.sequences] == [row.tokens for row in other.sequences]
         assert one.prompt_logprobs[1:] == pytest.approx(other.prompt_logprobs[1:], abs=1e-5)
+
+
+def test_chosen_tokens_of_a_prompt_are_scored(sampler, ask) -> None:
+    """Dense and sparse questions get the model's logprobs of the tokens named, in their own layout; -1 gets 0."""
+    prompt = [*PROMPT, 7, 9]
+    ids = torch.tensor([[104, 3], [105, -1], [-1, -1], [9, 250]])
+    expected = np.array([distribution(sampler, prompt[: place + 1]) for place in range(4)])
+    wanted = np.where(ids < 0, 0.0, np.log(expected[np.arange(4)[:, None], ids.clamp(min=0)]))
+    for asked in (TensorData.from_torch(ids), TensorData.from_torch_sparse(ids, pad_value=-1)):
+        (answer,) = sampler.engine.sample("s", [ask(prompt, max_tokens=1, target_prompt_logprobs=asked)])
+        got = answer.target_prompt_logprobs
+        assert asked.is_sparse == got.is_sparse
+        np.testing.assert_allclose(got.to_numpy(), wanted, atol=1e-4)
+
+
+def test_other_tokens_of_a_prompt_are_drawn_from_the_models_own_distribution(sampler, ask) -> None:
+    """Each place has k draws with their logprobs; a seed repeats them, and temperature 0 takes the likeliest."""
+    prompt = [*PROMPT, 7, 9]
+    (first,) = sampler.engine.sample("s", [ask(prompt, max_tokens=1, prompt_alt_tokens_k=20, seed=1)])
+    (again,) = sampler.engine.sample("s", [ask(prompt, 3, max_tokens=2, prompt_alt_tokens_k=20, seed=1)])
+    tokens = first.prompt_alt_tokens.tokens.to_numpy()
+    assert (tokens == again.prompt_alt_tokens.tokens.to_numpy()).all()
+    assert (4, 20) == tokens.shape
+    assert len(np.unique(tokens)) > 4
+    truth = np.array([distribution(sampler, prompt[: place + 1]) for place in range(4)])
+    expected = np.log(np.take_along_axis(truth, tokens, axis=1))
+    np.testing.assert_allclose(first.prompt_alt_tokens.logprobs.to_numpy(), expected, atol=1e-4)
+    (greedy,) = sampler.engine.sample("s", [ask(prompt, max_tokens=1, prompt_alt_tokens_k=2, temperature=0.0)])
+    assert (truth.argmax(1)[:, None] == greedy.prompt_alt_tokens.tokens.to_numpy()).all()
+
+
+def test_the_likeliest_tokens_of_each_generated_place_are_reported(sampler) -> None:
+    """topk_sample_logprobs gives k pairs for each token, best first, those of the model before temperature."""
+    plain, row = (
+        sampler.sample(PROMPT, max_tokens=5, stop=[], temperature=0.0, topk_sample_logprobs=k)[0] for k in (0, 3)
+    )
+    assert plain.topk_logprobs is None
+    assert [3] * 5 == [len(pairs) for pairs in row.topk_logprobs]
+    assert row.tokens == [pairs[0][0] for pairs in row.topk_logprobs]
+    assert row.logprobs == pytest.approx([pairs[0][1] for pairs in row.topk_logprobs])
+    assert all(pairs == sorted(pairs, key=lambda pair: -pair[1]) for pairs in row.topk_logprobs)
+
+
+def test_only_the_last_tokens_of_a_prompt_are_scored(sampler, ask) -> None:
+    """prompt_logprobs_last_n leaves out the entries before, and changes nothing about those it keeps."""
+    prompt, asked = [*PROMPT, 7, 9], {"prompt_logprobs": True, "topk_prompt_logprobs": 2, "max_tokens": 1}
+    whole, part = sampler.engine.sample("s", [ask(prompt, **asked), ask(prompt, **asked, prompt_logprobs_last_n=2)])
+    assert [None] * 3 == part.prompt_logprobs[:3] == part.topk_prompt_logprobs[:3]
+    assert whole.prompt_logprobs[3:] == part.prompt_logprobs[3:]
+    assert whole.topk_prompt_logprobs[3:] == part.topk_prompt_logprobs[3:]

@@ -223,6 +223,7 @@ def test_weights_info(api):
         "train_unembed": True,
         "train_mlp": False,
         "train_attn": True,
+        "optimizer_config": {"type": "adamw"},
     }
     api.post("weights_info", {"tinker_path": path + "x"}, status=404)
     assert "tinker_path" in api.post("weights_info", {"tinker_path": "x"}, status=400)["detail"]
@@ -245,7 +246,7 @@ def test_a_checkpoint_is_deleted(api, form):
     [
         ("x", 400),
         ("other/x", 400),
-        ("external_weights/x", 400),
+        ("external_weights/none", 404),
         ("weights/none", 404),
         ("weights/..%2f..", 404),
         ("weights/%2e%2e", 404),
@@ -336,6 +337,143 @@ def test_a_link_to_a_deleted_checkpoint(api):
     link = api.call("GET", f"training_runs/{model}/checkpoints/weights/x/archive").headers["Location"]
     api.call("DELETE", f"training_runs/{model}/checkpoints/weights/x")
     assert "deleted" in requests.get(link, timeout=10).json()["detail"]
+
+
+def external(api, model, seq, name="e", **more):
+    """Save an external checkpoint and return where its files are."""
+    saved = api.run("save_weights_external", {"model_id": model, "path": name, "seq_id": seq, **more})
+    assert saved["path"] == f"tinker://{model}/external_weights/{name}"
+    return api.get(f"training_runs/{model}/checkpoints/external_weights/{name}/external_weights_urls")
+
+
+def test_external_weights_are_fetched_file_by_file(api):
+    """Each file has a link of its own, which needs no key and works once."""
+    model = api.new_model()
+    links = external(api, model, 1)
+    left = datetime.fromisoformat(links["expires"].replace("Z", "+00:00")) - datetime.now(timezone.utc)
+    assert timedelta(minutes=14) < left <= timedelta(minutes=15)
+    assert set(links["urls"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    answer = requests.get(links["urls"]["adapter_config.json"], timeout=10)
+    assert json.loads(answer.content)["rank"] == 8
+    assert (answer.status_code, "Content-Range" in answer.headers) == (200, False)
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    again = requests.get(links["urls"]["adapter_config.json"], timeout=10)
+    assert (again.status_code, "new links" in again.json()["detail"]) == (404, True)
+    assert requests.get(links["urls"]["adapter_model.safetensors"], timeout=10).ok
+
+
+def test_a_broken_download_of_a_file_goes_on_where_it_ended(api):
+    """A link lives until its last byte was sent; parts of the file are sent as they are asked for."""
+    link = external(api, api.new_model(), 1)["urls"]["adapter_config.json"]
+
+    def part(asked):
+        return requests.get(link, headers={"Range": asked}, timeout=10)
+
+    first = part("bytes=0-3")
+    size = int(first.headers["Content-Range"].rpartition("/")[2])
+    assert (first.status_code, first.headers["Content-Range"]) == (206, f"bytes 0-3/{size}")
+    beyond = part(f"bytes={size}-")
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{size}")
+    rest = part("bytes=4-")
+    assert (rest.status_code, rest.headers["Content-Length"]) == (206, str(size - 4))
+    assert json.loads(first.content + rest.content)["rank"] == 8
+    assert part("bytes=0-").status_code == 404
+
+
+def test_a_range_that_is_no_range_is_not_looked_at(api):
+    """The whole file is the right answer to nonsense."""
+    link = external(api, api.new_model(), 1)["urls"]["adapter_config.json"]
+    answer = requests.get(link, headers={"Range": "pages=1-2"}, timeout=10)
+    assert (answer.status_code, json.loads(answer.content)["rank"]) == (200, 8)
+
+
+def test_external_weights_cannot_be_what_they_are_not(api):
+    """Nothing is trained or sampled from them, nothing encrypts here, and only they have links for each file."""
+    session = api.session()
+    model = api.model(session)
+    body = {"model_id": model, "path": "e", "seq_id": 1, "age_encryption_recipients": ["age1x"]}
+    failure = api.run("save_weights_external", body)
+    assert ("does not encrypt" in failure["error"], failure["category"]) == (True, "user")
+    path = api.run("save_weights_external", {"model_id": model, "path": "e", "seq_id": 2})["path"]
+    load = {"model_id": model, "seq_id": 3, "path": path, "optimizer": False}
+    assert "external checkpoint" in api.run("load_weights", load)["error"]
+    save(api, model, 4, "w")
+    url = f"training_runs/{model}/checkpoints/weights/w/external_weights_urls"
+    assert "save_weights_external" in api.get(url, status=400)["detail"]
+
+
+def test_old_clients_see_no_external_checkpoints(api):
+    """SDKs before 0.26 fail on a list that has a kind they do not know."""
+    model = api.new_model()
+    external(api, model, 1)
+    save(api, model, 2, "w")
+
+    def listed(agent):
+        paths = (f"training_runs/{model}/checkpoints", "checkpoints?limit=1000")
+        answers = [api.call("GET", path, headers={"User-Agent": agent}).json()["checkpoints"] for path in paths]
+        return [{item["checkpoint_type"] for item in items if model in item["tinker_path"]} for items in answers]
+
+    assert listed("AsyncTinker/Python 0.25.0") == [{"training"}] * 2
+    assert listed("AsyncTinker/Python 0.38.0") == [{"training", "external"}] * 2
+    assert listed("somebody else") == [{"training", "external"}] * 2
+
+
+def test_a_copy_is_a_checkpoint_of_its_own(api, engine):
+    """It outlives its source, is of the same kind, and belongs to a run that cannot be trained."""
+    session = api.session()
+    model = api.model(session, rank=4)
+    api.run("optim_step", api.optim_step(model, 1))
+    trained = loss(api, model, 2)
+    path = save(api, model, 3, "a", user_metadata={"note": "x"})
+    body = {"source_path": path, "session_id": session, "model_seq_id": 1, "ttl_seconds": 3600}
+    copy = api.post("copy_weights", body)["tinker_path"]
+    assert copy == f"tinker://{session}:train:1/weights/a"
+    (listed,) = api.get(f"training_runs/{session}:train:1/checkpoints")["checkpoints"]
+    assert (listed["user_metadata"], listed["public"]) == ({"note": "x"}, False)
+    assert listed["expires_at"] is not None
+    assert api.call("DELETE", f"training_runs/{model}/checkpoints/weights/a").status_code == 204
+    again = api.run("load_weights", {"session_id": session, "model_seq_id": 2, "path": copy, "optimizer": True})[
+        "model_id"
+    ]
+    assert loss(api, again, 1) == trained
+    refused = api.post("optim_step", api.optim_step(f"{session}:train:1", 1), status=404)
+    assert "holds a copy" in refused["detail"]
+    clash = {"session_id": session, "model_seq_id": 1, "base_model": "tinkex/tiny-0.9m"}
+    assert "copy_weights" in api.post("create_model", clash, status=400)["detail"]
+    assert "already used" in api.post("copy_weights", {**body, "source_path": copy}, status=400)["detail"]
+
+
+def test_a_repeated_copy_is_one_copy(api):
+    """The idempotency key tells a repeat; a copy for a project gets a run that belongs to no session."""
+    path = save(api, api.new_model(), 1, "a")
+    body = {"source_path": path, "destination_project_id": "p"}
+    first, same, other = (
+        api.post("copy_weights", body, headers={"X-Idempotency-Key": key})["tinker_path"] for key in ("1", "1", "2")
+    )
+    assert first == same != other
+    assert api.get(f"training_runs/{first.split('/')[2]}")["last_checkpoint"]["tinker_path"] == first
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        ({"source_path": "x", "destination_project_id": "p"}, 400, "source_path"),
+        ({"source_path": "tinker://s:train:0/weights/no", "destination_project_id": "p"}, 404, "deleted"),
+        ({"source_path": "tinker://s:train:0/weights/no"}, 422, "destination_project_id"),
+    ],
+)
+def test_copies_that_cannot_be_made(api, body, status, text):
+    """The answer names what is wrong."""
+    assert text in api.post("copy_weights", body, status=status)["detail"]
+
+
+def test_a_model_is_not_made_of_a_checkpoint_that_is_not_there(api):
+    """That is told at once, and the number can be used again."""
+    session = api.session()
+    body = {"session_id": session, "model_seq_id": 0, "optimizer": False}
+    for path, status in (("tinker://s:train:0/weights/none", 404), ("tinker://s:train:0/sampler_weights/x", 400)):
+        api.post("load_weights", {**body, "path": path}, status=status)
+    assert api.model(session, 0)
 
 
 def test_links_end(serve):

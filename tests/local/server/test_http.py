@@ -50,9 +50,9 @@ def test_a_form_cannot_post(api, path):
     assert "application/json" in answer.json()["detail"]
 
 
-def test_a_compressed_body_is_refused(api):
-    """Clients compress only where a server asks for it, and this one does not."""
-    headers = {"Content-Type": "application/json", "Content-Encoding": "zstd"}
+def test_an_unknown_compression_is_refused(api):
+    """415 says what to send."""
+    headers = {"Content-Type": "application/json", "Content-Encoding": "br"}
     answer = api.http.post(api.url("create_session"), data=b"x", headers=headers, timeout=10)
     assert answer.status_code == 415
     assert "as it is" in answer.json()["detail"]
@@ -115,10 +115,17 @@ def test_old_and_new_clients_are_understood(api):
         assert api.post("create_session", {**body, **extra})["session_id"]
 
 
-def test_client_configuration_is_empty(api):
-    """Newer clients ask for flags first; none means their defaults."""
-    assert api.post("client/config", {"sdk_version": "0.38.0"}) == {}
-    assert api.post("client/dynamic_config", {"sdk_version": "0.38.0"}) == {}
+def test_clients_are_told_what_training_requests_may_look_like(api):
+    """Newer clients ask for settings first; those that are left out have the clients' defaults."""
+    assert api.post("client/config", {"sdk_version": "0.38.0"}) == {
+        "create_model_via_load_weights": True,
+        "sample_join_sampling_session": True,
+        "proto_write_fwdbwd": True,
+        "fwdbwd_max_chunk_len": 1024,
+        "fwdbwd_max_chunk_bytes_count": 5_000_000,
+    }
+    dynamic = api.post("client/dynamic_config", {"sdk_version": "0.38.0"})
+    assert (dynamic["sample_cancel_enabled"], dynamic["refresh_interval_sec"]) == (True, 300)
 
 
 def test_telemetry_is_counted_and_forgotten(api):

@@ -198,9 +198,9 @@ def test_the_first_outcome_counts():
     table = FutureTable(Limits(), Clock())
     promise = finished(table, "a")
     assert promise.explain() == "finished"
-    body = promise.body
+    result = promise.result
     table.finish(promise, ValueError("late"))
-    assert promise.body == body
+    assert promise.result is result
 
 
 def test_a_result_without_a_wire_form_is_a_failure():
@@ -208,7 +208,7 @@ def test_a_result_without_a_wire_form_is_a_failure():
     table = FutureTable(Limits(), Clock())
     promise = table.create("a", "optim_step")
     table.finish(promise, object())
-    assert b"no wire form" in promise.body
+    assert b"no wire form" in promise.result.body
 
 
 def test_the_scratch_of_a_dead_process_is_removed(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import requests
+
 
 def test_a_repeated_creation_returns_the_same_session(api):
     """The idempotency key tells a repeat."""
@@ -67,3 +69,105 @@ def test_a_finished_session_takes_no_more_work(api, engine):
     api.run("optim_step", api.optim_step(api.model(other), 1))
     assert "drop_model" in engine.operations(model)
     assert "close_sampler" in engine.operations(sampler)
+
+
+def made(api, **fields):
+    """Make a session that says more of itself."""
+    body = {"tags": [], "user_metadata": {"test": "search"}, "sdk_version": "1", **fields}
+    return api.post("create_session", body)["session_id"]
+
+
+def found(api, **conditions):
+    """Search, and return the ids."""
+    return [session["session_id"] for session in api.post("sessions/search", conditions)["sessions"]]
+
+
+def test_sessions_are_found_by_what_is_said_of_them(serve):
+    """All conditions must hold; only a name and an id are alternatives."""
+    api = serve()
+    night = made(api, display_name="Nightly run 7", project_id="p")
+    day = made(api, user_metadata={"lr": 0.1})
+    assert found(api) == [day, night]
+    assert found(api, display_name="RUN night") == [night]
+    assert found(api, display_name="run day") == []
+    assert found(api, display_name="nightly", session_id=day) == [day, night]
+    assert found(api, session_id=night) == [night]
+    assert found(api, project_ids=["p"]) == [night]
+    assert found(api, project_ids=["p"], session_id=day) == []
+    assert found(api, user_metadata={"lr": "0.1"}) == [day]
+    assert found(api, user_metadata={"lr": "0.1", "no": "x"}) == []
+    assert found(api, owner={"type": "accessible"}) == [day, night]
+    assert found(api, owner={"type": "user", "owner_urns": ["somebody"]}) == []
+    assert found(api, owner={"type": "user", "owner_urns": ["local"]}) == [day, night]
+
+
+def test_sessions_are_found_by_how_they_ended(serve):
+    """The reason and the words that the client gave are in the answer."""
+    api = serve()
+    going, failed, done = made(api), made(api), made(api)
+    api.call("POST", f"sessions/{failed}/finish", {"reason": {"type": "errored"}, "detail": "out of data"})
+    api.call("POST", f"sessions/{done}/finish", {"reason": {"type": "success"}, "detail": None})
+    assert found(api, statuses=[{"type": "active"}]) == [going]
+    assert found(api, statuses=[{"type": "client_finished"}]) == [done, failed]
+    assert found(api, statuses=[{"type": "client_finished", "reasons": ["errored"]}]) == [failed]
+    assert found(api, statuses=[{"type": "cancelled"}, {"type": "active"}]) == [going]
+    (summary,) = api.post("sessions/search", {"session_id": failed})["sessions"]
+    assert summary["status"] == {"type": "client_finished", "reason": {"type": "errored"}, "detail": "out of data"}
+
+
+def test_what_is_found_comes_in_pages(serve):
+    """The cursor of a page leads to the next one, and the last page has none."""
+    api = serve()
+    sessions = [made(api) for _ in range(5)]
+    pages, cursor = [], None
+    while not pages or cursor:
+        page = api.post("sessions/search", {"limit": 2, "cursor": cursor})
+        pages.append([session["session_id"] for session in page["sessions"]])
+        cursor = page.get("next_cursor")
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [session for page in pages for session in page] == sessions[::-1]
+    assert "limit" in api.post("sessions/search", {"limit": 0}, status=422)["detail"]
+
+
+def test_a_session_that_is_found_counts_its_checkpoints(api):
+    """And how much room they take."""
+    session = api.session()
+    model = api.model(session)
+    api.run("save_weights", {"model_id": model, "path": "a", "seq_id": 1})
+    (summary,) = api.post("sessions/search", {"session_id": session})["sessions"]
+    assert summary["checkpoints_count"] == 1
+    assert summary["checkpoint_storage_bytes"] > 0
+    assert (summary["owner"], summary["project_id"], summary["status"]) == ("local", "local", {"type": "active"})
+
+
+def test_a_session_is_moved_to_a_project(api):
+    """Its runs are then listed with the project, and not with another."""
+    session = api.session()
+    model = api.model(session)
+    assert api.call("PUT", f"sessions/{session}/project", {"project_id": "p"}).status_code == 204
+    runs = api.get("training_runs?project_id=p")["training_runs"]
+    assert [run["training_run_id"] for run in runs] == [model]
+    assert api.get("training_runs?project_id=q")["training_runs"] == []
+    assert api.call("PUT", f"sessions/{session}/project", {}).status_code == 400
+    assert api.call("PUT", "sessions/none/project", {"project_id": "p"}).status_code == 404
+
+
+def test_what_a_session_did_can_be_drawn(serve):
+    """The trace has a row for each model and a bar for each operation, with the time that it waited."""
+    now = [100.0]
+    api = serve(clock=lambda: now[0])
+    session = api.session()
+    model = api.model(session)
+    now[0] += 2
+    bad = {"model_id": model, "seq_id": 1, "path": "tinker://s:train:0/weights/x", "optimizer": False}
+    assert "error" in api.run("load_weights", bad)
+    answer = api.get(f"sessions/{session}/trace_export")
+    assert answer["status"] == "ready"
+    events = requests.get(answer["url"], timeout=10).json()["traceEvents"]
+    assert [event["args"]["name"] for event in events if event["ph"] == "M"] == [model]
+    bars = {event["name"]: event for event in events if event["ph"] == "X"}
+    assert (bars["create_model"]["ts"], bars["load_weights"]["ts"]) == (0, 2e6)
+    assert bars["load_weights"]["args"] == {"request_id": f"{model}:1", "queued_s": 0.0, "failed": True}
+    assert not bars["create_model"]["args"]["failed"]
+    assert requests.get(answer["url"], timeout=10).status_code == 404
+    api.get("sessions/none/trace_export", status=404)

@@ -287,5 +287,34 @@ def test_stopping_fails_what_is_queued_and_finishes_what_runs(serve, engine):
         service.queue._closed = True
         service.queue._cond.release()
     api.server.stop()
-    assert b"metrics" in promises[0].body
-    assert b"stopped before" in promises[1].body
+    assert b"metrics" in promises[0].result.body
+    assert b"stopped before" in promises[1].result.body
+
+
+def test_an_optimizer_that_is_not_there_is_refused_by_name(api):
+    """At the creation of the model and at the step; a step that was refused does not break the model."""
+    session = api.session()
+    body = {"session_id": session, "model_seq_id": 0, "base_model": "tinkex/tiny-0.9m"}
+    dimuon = api.run("create_model", body | {"optimizer_config": {"type": "dimuon", "version": 1}})
+    assert ("'dimuon'" in dimuon["error"], dimuon["category"]) == (True, "user")
+    model = api.run("create_model", body | {"model_seq_id": 1, "optimizer_config": {"type": "adamw"}})["model_id"]
+    step = {"model_id": model, "seq_id": 1, "optimizer_params": {"type": "lion", "learning_rate": 1}}
+    assert "'lion'" in api.run("optim_step", step)["error"]
+    assert "metrics" in api.run("optim_step", api.optim_step(model, 2))
+    assert api.post("get_info", {"model_id": model})["optimizer_config"] == {"type": "adamw"}
+    path = api.run("save_weights", {"model_id": model, "path": "a", "seq_id": 3})["path"]
+    load = {"session_id": session, "model_seq_id": 2, "path": path, "optimizer": False}
+    assert "'muon'" in api.run("load_weights", load | {"optimizer_config": {"type": "muon"}})["error"]
+
+
+def test_custom_losses_are_not_run_here(api):
+    """Clients are told in their settings, and in words if they try."""
+    assert "custom_loss_server_side" not in api.post("client/config", {})
+    body = {
+        "session_id": api.session(),
+        "custom_loss_seq_id": 0,
+        "name": "mine",
+        "inputs": [{"name": "logprobs", "rank": 1}],
+        "graph": {"format": 1, "nodes": []},
+    }
+    assert "forward_backward_custom" in api.post("create_custom_loss", body, status=501)["detail"]

@@ -88,7 +88,7 @@ def check_sample(limits: Limits, request: SampleRequest) -> None:
 
     Raises:
         InvalidInputError: The prompt is empty, not text, outside the vocabulary or leaves no room in the context;
-            a count is above its limit; a stop cannot be matched; or an option is one that this engine lacks.
+            a count is above its limit; a stop cannot be matched; or a question does not fit the prompt.
     """
     check_prompt(request.prompt)
     _check_input(limits, request.prompt, "prompt", None)
@@ -101,9 +101,11 @@ def check_sample(limits: Limits, request: SampleRequest) -> None:
             field="sampling_params.max_tokens",
         )
     _at_most("num_samples", request.num_samples, MAX_SAMPLES)
-    _at_most("topk_prompt_logprobs", request.topk_prompt_logprobs, MAX_TOPK_LOGPROBS)
+    for field in ("topk_prompt_logprobs", "topk_sample_logprobs", "prompt_alt_tokens_k"):
+        _at_most(field, getattr(request, field), MAX_TOPK_LOGPROBS)
     _check_stop(limits, request.sampling_params.stop)
-    _check_extras(request)
+    _check_last_n(request, length)
+    _check_targets(limits, request.target_prompt_logprobs, length)
 
 
 def default_max_tokens(limits: Limits, request: SampleRequest) -> int:
@@ -177,12 +179,26 @@ def _check_stop(limits: Limits, stop: str | Sequence[str] | Sequence[int] | None
     _check_ids(limits, [item for item in stops if not isinstance(item, str)], field, None)
 
 
-def _check_extras(request: SampleRequest) -> None:
-    asked = {
-        "topk_sample_logprobs": request.topk_sample_logprobs > 0,
-        "target_prompt_logprobs": request.target_prompt_logprobs is not None,
-        "prompt_alt_tokens_k": request.prompt_alt_tokens_k > 0,
-        "prompt_logprobs_last_n": request.prompt_logprobs_last_n is not None,
-    }
-    for field in (name for name, present in asked.items() if present):
-        raise InvalidInputError(f"{field} is not offered by this server; leave it out", field=field)
+def _check_last_n(request: SampleRequest, length: int) -> None:
+    last_n, field = request.prompt_logprobs_last_n, "prompt_logprobs_last_n"
+    if last_n is None:
+        return
+    if not request.prompt_logprobs:
+        raise InvalidInputError(f"{field} needs prompt_logprobs", field=field)
+    if last_n > length - 1:
+        raise InvalidInputError(
+            f"{field} is {last_n}; a prompt of {length} tokens has {length - 1} that can be scored", field=field
+        )
+
+
+def _check_targets(limits: Limits, target: TensorData | None, length: int) -> None:
+    field = "target_prompt_logprobs"
+    if target is None:
+        return
+    if target.dtype != "int64" or target.full_shape[:-1] != (length - 1,):
+        raise InvalidInputError(
+            f"{field} must be int64 of shape [{length - 1}, K], a row for each prompt token but the first; got "
+            f"{target.dtype} of shape {list(target.full_shape)}",
+            field=field,
+        )
+    _check_ids(limits, [token for token in target.data if token != -1], field, None)

@@ -15,6 +15,7 @@ from tinkex.local.engine.bases import BaseModel
 from tinkex.local.engine.cache import growing_cache
 from tinkex.local.engine.checks import check_sample, default_max_tokens
 from tinkex.local.engine.drawing import Drawing, dice
+from tinkex.local.engine.prompts import answer_prompt, asks_about_prompt, likeliest
 from tinkex.local.engine.stops import Stops
 from tinkex.types import SampledSequence, SampleRequest, SampleResponse
 
@@ -38,6 +39,7 @@ class _Row:
     chances: np.random.Generator
     tokens: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
+    topk: list[list[tuple[int, float]]] = attrs.field(factory=list)
     stop_reason: Literal["stop", "length"] | None = None
 
     @property
@@ -64,8 +66,7 @@ class _Job:
     max_tokens: int
     stops: Stops
     rows: list[_Row] = attrs.field(factory=list)
-    prompt_logprobs: list[float | None] | None = None
-    topk: list[list[tuple[int, float]] | None] | None = None
+    answers: dict[str, Any] | None = None  # about the prompt
     error: TinkexError | None = None
 
     @classmethod
@@ -83,22 +84,26 @@ class _Job:
 
     @property
     def wants_prompt(self) -> bool:
-        return bool(self.request.prompt_logprobs) or self.request.topk_prompt_logprobs > 0
+        return asks_about_prompt(self.request)
 
     @property
     def unanswered(self) -> bool:
-        return self.wants_prompt and self.prompt_logprobs is None
+        return self.wants_prompt and self.answers is None
 
     def result(self) -> SampleResponse | TinkexError:
         if self.error is not None:
             return self.error
         return SampleResponse(
             sequences=[
-                SampledSequence(stop_reason=row.stop_reason or "length", tokens=row.tokens, logprobs=row.logprobs)
+                SampledSequence(
+                    stop_reason=row.stop_reason or "length",
+                    tokens=row.tokens,
+                    logprobs=row.logprobs,
+                    topk_logprobs=row.topk if self.request.topk_sample_logprobs else None,
+                )
                 for row in self.rows
             ],
-            prompt_logprobs=self.prompt_logprobs if self.request.prompt_logprobs else None,
-            topk_prompt_logprobs=self.topk,
+            **(self.answers or {}),
         )
 
 
@@ -183,7 +188,8 @@ class _Batch:
         logits = self.read([[0] * pad + job.prompt for pad, job in zip(pads, jobs, strict=True)], every=asking)
         for job, pad, own in zip(jobs, pads, logits, strict=True):
             if job.unanswered:
-                _answer_prompt(job, own[pad:])
+                job.answers = answer_prompt(job.request, job.prompt, own[pad:])
+                job.error = job.error if job.answers is not None else _not_finite()
         owners = {job: number for number, job in enumerate(jobs)}
         self._select([owners[row.job] for row in rows])
 
@@ -206,9 +212,20 @@ class _Batch:
         """Give each row its next token; rows that have ended get one too, and ignore it."""
         chances = [row.chances.random() for row in self.rows]
         self.latest, logprobs = self.drawing.draw(self.logits, chances)
+        self._note_likeliest()
         for row, token, logprob in zip(self.rows, self.latest, logprobs, strict=True):
             if row.going:
                 row.take(token, logprob)
+
+    def _note_likeliest(self) -> None:
+        """Keep the most likely tokens of this step for the rows that ask for them."""
+        wanted = [row.job.request.topk_sample_logprobs for row in self.rows]
+        if not any(wanted):
+            return
+        best = likeliest(torch.log_softmax(self.logits.float(), -1), max(wanted))
+        for row, k, pairs in zip(self.rows, wanted, best, strict=True):
+            if k and row.going:
+                row.topk.append(pairs[:k])
 
     def keep(self, numbers: list[int]) -> None:
         """Drop all rows but these."""
@@ -224,22 +241,6 @@ class _Batch:
         self.padded = bool(self.pads.any())
         params = [row.job.request.sampling_params for row in self.rows]
         self.drawing = Drawing.of(params, self.logits.shape[-1], self.base.device)
-
-
-def _answer_prompt(job: _Job, logits: torch.Tensor) -> None:
-    """Fill in what is asked about a prompt from the logits after each of its tokens, ``[prompt, vocabulary]``."""
-    logprobs = torch.log_softmax(logits[:-1].float(), -1)
-    following = torch.tensor(job.prompt[1:], device=logits.device, dtype=torch.int64).unsqueeze(1)
-    job.prompt_logprobs = [None, *logprobs.gather(-1, following)[:, 0].tolist()]
-    wanted = job.request.topk_prompt_logprobs
-    if wanted:
-        best, tokens = logprobs.topk(min(wanted, logprobs.shape[-1]))
-        job.topk = [
-            None,
-            *(list(zip(*row, strict=True)) for row in zip(tokens.tolist(), best.tolist(), strict=True)),
-        ]
-    if not bool(logprobs.isfinite().any(-1).all()):
-        job.error = _not_finite()
 
 
 def _not_finite() -> RequestFailedError:
