@@ -11,6 +11,8 @@ import click
 from tinkex._version import __version__
 from tinkex.cli._app import App
 from tinkex.cli._errors import ErrorTable
+from tinkex.cli.checkpoint import checkpoint
+from tinkex.cli.run import run_group
 from tinkex.cli.sample import sample
 from tinkex.cli.serve import serve
 from tinkex.cli.train import train
@@ -29,5 +31,5 @@ def main(context: click.Context, debug: bool) -> None:
     app.debug = debug
 
 
-for command in (train, sample, serve, version):
+for command in (train, sample, checkpoint, run_group, serve, version):
     main.add_command(command)
