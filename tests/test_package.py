@@ -84,6 +84,13 @@ def test_public_names_are_documented(name: str) -> None:
     assert silent == []
 
 
+def test_the_syntax_is_that_of_the_oldest_python() -> None:
+    """Every module can be parsed by Python 3.10, which setup.cfg promises to suffice."""
+    for path in SOURCES:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+    assert "python_requires = >=3.10" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+
+
 def test_modules_and_functions_are_small() -> None:
     """No module is longer than 600 lines, no function than 80, and each module says what it is for."""
     faults = []

@@ -15,13 +15,13 @@ from tinkex._version import __version__
 
 if TYPE_CHECKING:
     from tinkex import errors, types
-    from tinkex.clients import RestClient, SamplingClient, ServiceClient, TrainingClient
+    from tinkex.clients import AdminClient, RestClient, SamplingClient, ServiceClient, TrainingClient
     from tinkex.config import ClientConfig, RetryPolicy, Secret
     from tinkex.errors import *  # noqa: F403
     from tinkex.pipeline import APIFuture
     from tinkex.types import *  # noqa: F403
 
-_CLIENTS = ("RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
+_CLIENTS = ("AdminClient", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
 _CONFIG = ("ClientConfig", "RetryPolicy", "Secret")
 _MODULES = ("errors", "types")
 
@@ -34,7 +34,8 @@ def _home(name: str) -> str | None:
         return "tinkex.config"
     if name == "APIFuture":
         return "tinkex.pipeline"
-    for module in ("tinkex.errors", "tinkex.types"):
+    # The last has the official SDK's names, for ``import tinkex as tinker``; they are not listed.
+    for module in ("tinkex.errors", "tinkex.types", "tinkex.compat.names"):
         if name in importlib.import_module(module).__all__:
             return module
     return None
@@ -62,8 +63,9 @@ def __dir__() -> list[str]:
     return sorted(names)
 
 
-__all__ = [  # noqa: F822 - loaded on first use
+__all__ = [
     "APIFuture",
+    "AdminClient",
     "ClientConfig",
     "RestClient",
     "RetryPolicy",

@@ -87,14 +87,14 @@ def look_into_wheel(wheel: Path) -> None:
     """Check that everything is in it, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    needed = {"tinkex/py.typed", *(f"tinkex/data/tiny/{name}" for name in TINY_FILES)}
+    needed = {"tinkex/py.typed", "tinkex/wire/tinker.proto", *(f"tinkex/data/tiny/{name}" for name in TINY_FILES)}
     assert needed <= names, f"the wheel lacks {needed - names}"
     info = {name for name in names if PurePosixPath(name).parts[0].endswith(".dist-info")}
     assert any(name.endswith("licenses/LICENSE") for name in info), "the wheel lacks the licence"
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tinkex").rglob("*.py*") if path.suffix != ".pyc"}
     code = {name for name in names if name.endswith((".py", ".pyi"))}
     assert code == sources, f"modules of the checkout and of the wheel differ: {code ^ sources}"
-    stray = {name for name in names - info - code - {"tinkex/py.typed"} if not name.startswith("tinkex/data/tiny/")}
+    stray = {name for name in names - info - code - needed if not name.startswith("tinkex/data/tiny/")}
     assert not stray, f"stray files in the wheel: {sorted(stray)}"
     assert wheel.stat().st_size < MOST_BYTES, f"{wheel.name} has {wheel.stat().st_size} bytes, at most {MOST_BYTES}"
 
