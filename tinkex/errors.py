@@ -216,11 +216,11 @@ class APIStatusError(APIError):
 
     @property
     def retryable(self) -> bool:
-        """The server's ``x-should-retry`` if it sent one, else true for 408, 409, 425, 429 and 5xx."""
+        """The server's ``x-should-retry`` if it sent one, else true for 408, 409, 425, 429 and 5xx except 501."""
         asked = self.headers.get("x-should-retry")
         if asked in ("true", "false"):
             return asked == "true"
-        return self.status_code in (408, 409, 425, 429) or self.status_code >= 500
+        return self.status_code in (408, 409, 425, 429) or (self.status_code >= 500 and self.status_code != 501)
 
     @property
     def retry_after(self) -> float | None:
