@@ -7,6 +7,8 @@ import gc
 import multiprocessing
 import pickle
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,12 @@ from tinkex.clients.processes import RANGE, shared_session
 
 WAIT = 30.0
 PROMPT = types.ModelInput.from_ints([1, 2, 3])
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let spawned processes find this module, also where the folder of the tests is not on the path."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])
 
 
 @pytest.fixture
