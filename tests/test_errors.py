@@ -142,7 +142,7 @@ def test_each_status_has_its_class(status):
 
 @pytest.mark.parametrize("status", range(400, 600))
 def test_statuses_that_may_pass_are_retryable(status):
-    """Time-outs, conflicts, too early, too many, and the server's own failures; not what it will never be able to do."""
+    """Time-outs, conflicts, too early, too many, and the server's own failures; not what it cannot do at all."""
     expected = status in (408, 409, 425, 429) or (status >= 500 and status != 501)
     assert error_from_status("no", status_code=status).retryable is expected
 
