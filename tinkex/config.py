@@ -205,7 +205,7 @@ class ClientConfig:
         values.update({name: value for name, value in given.items() if value is not None and value != ""})
         has_key = values.get("api_key") or values.get("credential_cmd")
         if not has_key and values.get("base_url", DEFAULT_BASE_URL) == DEFAULT_BASE_URL:
-            values["api_key"] = _stored_key()
+            values["api_key"] = stored_key()
         if not any(values.get(name) for name in ("base_url", "api_key", "credential_cmd")):
             raise ConfigurationError(
                 "no API key and no base URL: set TINKER_API_KEY (or pass api_key=) to use the hosted "
@@ -239,9 +239,14 @@ def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _stored_key() -> str | None:
+def login_path() -> Path:
+    """Return the file of the stored login, which need not be there."""
+    return STORED_LOGIN.expanduser()
+
+
+def stored_key() -> str | None:
     """Return the key that ``tinker auth login`` has stored as the default one, if there is one."""
-    path = STORED_LOGIN.expanduser()
+    path = login_path()
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -30,6 +30,8 @@ from tinkex.types import (
     ImageChunk,
     ModelInput,
     PromptAltTokens,
+    PromptProvenanceSpan,
+    SampledProvenanceSpan,
     SampledSequence,
     SampleResponse,
     TensorData,
@@ -210,6 +212,36 @@ def test_a_request_comes_back_or_is_refused(value):
     assert read == with_config_or_none(value)
     assert with_config_or_none(json.decode(json.encode(value), type(value))) == read
 
+
+def test_provenance_comes_back():
+    """Both lists of a datum, in order, each run as what it was; the bytes are those of the protobuf library."""
+    prompt = PromptProvenanceSpan(sequence_id="s1", length=2)
+    sampled = SampledProvenanceSpan(sequence_id="s1", offset=1, length=2**40)
+    spans = {"model_input_spans": [prompt, sampled], "loss_fn_input_spans": [sampled]}
+    noted = Datum(model_input=ModelInput.from_ints([1, 2, 3]), loss_fn_inputs={"target_tokens": [2, 3, 4]}, **spans)
+    value = request(noted, datum(weights=floats(1)))
+    raw = encode_forward_backward(value)
+    assert decode_forward_backward(raw) == value
+    assert pb.ForwardBackwardRequest.FromString(raw).SerializeToString(deterministic=True) == raw
+    prompt_run, sampled_run = pb.ForwardBackwardRequest.FromString(raw).data[0].model_input_spans
+    assert (prompt_run.prompt_tokens.length, sampled_run.sampled_tokens.offset) == (2, 1)
+
+
+def test_provenance_that_does_not_fit_is_refused():
+    """The error names the datum and the run, on both ways."""
+    big = PromptProvenanceSpan(sequence_id="s", length=2**63)
+    noted = Datum(
+        model_input=ModelInput.from_ints([1]), loss_fn_inputs={}, model_input_spans=[big], loss_fn_input_spans=[]
+    )
+    with pytest.raises(InvalidInputError, match=r"data\[0\]: model_input_spans\[0\]: .*has no binary form"):
+        encode_forward_backward(request(noted))
+    for span, error in ((pb.ProvenanceSpan(), "neither prompt nor sampled"), (_NAMELESS, "sequence_id must be")):
+        raw = pb.ForwardBackwardRequest(data=[pb.Datum(loss_fn_input_spans=[span])], loss_fn="ppo", model_id="m")
+        with pytest.raises(InvalidInputError, match=rf"data\[0\]: loss_fn_input_spans\[0\]: .*{error}"):
+            decode_forward_backward(raw.SerializeToString())
+
+
+_NAMELESS = pb.ProvenanceSpan(prompt_tokens=pb.PromptProvenanceSpan(length=1))
 
 any_float32s = st.floats(width=32)
 shapes = st.tuples(st.integers(0, 3)) | st.tuples(st.integers(0, 3), st.integers(1, 3))

@@ -11,10 +11,14 @@ import click
 from tinkex._version import __version__
 from tinkex.cli._app import App
 from tinkex.cli._errors import ErrorTable
+from tinkex.cli.auth import auth_group
+from tinkex.cli.billing import billing
 from tinkex.cli.checkpoint import checkpoint
+from tinkex.cli.model import model_group
 from tinkex.cli.run import run_group
 from tinkex.cli.sample import sample
 from tinkex.cli.serve import serve
+from tinkex.cli.session import session_group
 from tinkex.cli.train import train
 from tinkex.cli.version import version
 
@@ -31,5 +35,5 @@ def main(context: click.Context, debug: bool) -> None:
     app.debug = debug
 
 
-for command in (train, sample, checkpoint, run_group, serve, version):
+for command in (train, sample, model_group, checkpoint, run_group, session_group, billing, auth_group, serve, version):
     main.add_command(command)

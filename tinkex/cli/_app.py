@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
-from tinkex.config import LOCAL, ClientConfig
+from tinkex.cli._login import credential_source
+from tinkex.config import DEFAULT_BASE_URL, LOCAL, ClientConfig
 from tinkex.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,6 +36,16 @@ def _connect(base_url: str | None) -> ServiceClient:
     return ServiceClient(config=config)
 
 
+def _revoke(key: str) -> None:
+    """Delete a key on the hosted service, whatever server and credential the environment names."""
+    from tinkex.resources import TinkexAPI
+
+    config = ClientConfig.from_env(api_key=key, base_url=DEFAULT_BASE_URL)
+    few = attrs.evolve(config.retry, max_attempts=FIRST_CONTACT_ATTEMPTS)
+    with TinkexAPI(attrs.evolve(config, credential_cmd=None, retry=few)) as api:
+        api.service.delete_api_key()
+
+
 def _serve(**options: Any) -> None:
     from tinkex.local import serve
 
@@ -49,11 +59,13 @@ class App:
     Attributes:
         connect: Makes a client for a base URL.
         serve: Runs a server until it is interrupted.
+        revoke: Deletes a key on the hosted service.
         debug: Show tracebacks.
     """
 
     connect: Callable[[str | None], ServiceClient] = _connect
     serve: Callable[..., None] = _serve
+    revoke: Callable[[str], None] = _revoke
     debug: bool = False
 
     def open(self, base_url: str | None) -> ServiceClient:
@@ -61,11 +73,11 @@ class App:
 
         With neither a key nor a base URL that is the embedded one; a line on stderr says so.
         """
-        if not base_url and not os.environ.get("TINKER_API_KEY", "").strip():
+        if not base_url and credential_source() is None:
             base_url = LOCAL
             click.echo(
                 "TINKER_API_KEY is not set: using the embedded server on this machine. "
-                "Set it for the hosted service, or give --base-url.",
+                "Set it or run 'tinkex auth login' for the hosted service, or give --base-url.",
                 err=True,
             )
         return self.connect(base_url)
@@ -78,7 +90,7 @@ def server_options(command: F) -> F:
         envvar="TINKER_BASE_URL",
         metavar="URL",
         help="The server; 'local' is the embedded one. Default: TINKER_BASE_URL; else the hosted service if "
-        "TINKER_API_KEY is set; else local.",
+        "TINKER_API_KEY is set or a key is stored; else local.",
     )(command)
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Columns", "as_plain", "describe_size", "describe_time", "format_option", "show_one", "show_table"]
+__all__ = [
+    "Columns",
+    "as_plain",
+    "describe_size",
+    "describe_time",
+    "format_option",
+    "show_csv",
+    "show_one",
+    "show_table",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Columns = Mapping[str, Callable[[Any], str]]
@@ -38,6 +49,14 @@ def show_table(items: Iterable[Any], columns: Columns, output_format: str) -> No
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_csv(items: Iterable[Any]) -> None:
+    """Print values of the API as CSV: a column for each field that one of them has, an empty cell where it is None."""
+    rows = [dict(_lines(as_plain(item))) for item in items]
+    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if text == "null" else text for name, text in row.items()} for row in rows)
 
 
 def show_one(item: Any, output_format: str) -> None:

@@ -9,7 +9,8 @@ everything else is JSON. The rules of the wire that the schema (``tinker.proto``
 * ``forward`` is ``forward_backward`` with ``forward_only``;
 * numbers of ``loss_fn_config`` go into both of its maps, texts only into the second, which wins when read;
 * maps have no order, so names come back sorted;
-* what is empty or 0 is absent, so an empty ``loss_fn_config`` or list of logprobs reads as None.
+* what is empty or 0 is absent, so an empty ``loss_fn_config`` or list of logprobs reads as None,
+  and so do the spans of a datum where both lists are empty.
 
 Importing this module loads the protobuf library, so import it where it is needed.
 """
@@ -40,6 +41,9 @@ from tinkex.types import (
     ModelInput,
     ModelInputChunk,
     PromptAltTokens,
+    PromptProvenanceSpan,
+    ProvenanceSpans,
+    SampledProvenanceSpan,
     SampledSequence,
     SampleResponse,
     StopReason,
@@ -71,6 +75,12 @@ _EMPTY_CELL = (0, MASK_LOGPROB)
 _STOP_REASONS: dict[pb.StopReason, StopReason] = {pb.STOP_REASON_STOP: "stop", pb.STOP_REASON_LENGTH: "length"}
 _STOP_NUMBERS = {name: number for number, name in _STOP_REASONS.items()}
 _DTYPES: dict[TensorDtype, tuple[pb.DType, str]] = {"float32": (pb.DTYPE_FLOAT32, "f"), "int64": (pb.DTYPE_INT64, "q")}
+
+_SPAN_FIELDS = {3: "model_input_spans", 4: "loss_fn_input_spans"}
+_SPANS: dict[str, type[PromptProvenanceSpan] | type[SampledProvenanceSpan]] = {
+    "prompt_tokens": PromptProvenanceSpan,
+    "sampled_tokens": SampledProvenanceSpan,
+}
 
 
 # --- forward_backward: the request ---------------------------------------------------------------------------------
@@ -106,7 +116,19 @@ def _datum(datum: Datum) -> Message:
     for name, tensor in datum.loss_fn_inputs.items():
         with At(f"loss_fn_inputs[{name!r}]"):
             written.nest(2, Message().append(_key(name)).nest(2, _tensor(tensor)))
+    for number, field in _SPAN_FIELDS.items():
+        for position, span in enumerate(getattr(datum, field) or ()):
+            with At(f"{field}[{position}]"):
+                written.nest(number, Message().append(_written(_span(span))))
     return written
+
+
+def _span(span: PromptProvenanceSpan | SampledProvenanceSpan) -> pb.ProvenanceSpan:
+    numbers = {"offset": span.offset, "length": span.length}
+    if isinstance(span, SampledProvenanceSpan):
+        sampled = _small(pb.SampledProvenanceSpan, sequence_id=span.sequence_id, **numbers)
+        return pb.ProvenanceSpan(sampled_tokens=sampled)
+    return pb.ProvenanceSpan(prompt_tokens=_small(pb.PromptProvenanceSpan, sequence_id=span.sequence_id, **numbers))
 
 
 def _chunk(chunk: ModelInputChunk) -> Message:
@@ -190,7 +212,22 @@ def _read_datum(datum: pb.Datum, index: int) -> Datum:
         for name, tensor in datum.loss_fn_inputs.items():
             with At(f"loss_fn_inputs[{name!r}]"):
                 inputs[name] = _read_tensor(tensor, TensorData)
-        return Datum(model_input=ModelInput(chunks=chunks), loss_fn_inputs=inputs)
+        spans = {field: _read_spans(datum, field) for field in _SPAN_FIELDS.values()}
+        if not any(spans.values()):
+            spans = {}
+        return Datum(model_input=ModelInput(chunks=chunks), loss_fn_inputs=inputs, **spans)
+
+
+def _read_spans(datum: pb.Datum, field: str) -> ProvenanceSpans:
+    spans: ProvenanceSpans = []
+    for position, span in enumerate(getattr(datum, field)):
+        with At(f"{field}[{position}]"):
+            kind = span.WhichOneof("span")
+            if kind not in _SPANS:
+                raise InvalidInputError("it is neither prompt nor sampled tokens")
+            told = getattr(span, kind)
+            spans.append(_SPANS[kind](sequence_id=told.sequence_id, offset=told.offset, length=told.length))
+    return spans
 
 
 def _read_chunk(chunk: pb.Chunk) -> ModelInputChunk:
