@@ -10,23 +10,27 @@ from typing import Any
 
 __all__ = ["two_stage_interrupt"]
 
+_TELL_S = 1.0
+
 
 @contextmanager
 def two_stage_interrupt(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """While the block runs, let the first Ctrl-C only leave a wish, and the second interrupt as usual.
 
     Args:
-        tell: Called at the first one, to say what happens now.
+        tell: Called at the first one, to say what happens now; on a thread of its own, because the program may
+            be in the middle of writing when the signal comes, and a stream cannot be entered twice.
 
     Yields:
         A function that tells whether there was one.
     """
     asked = threading.Event()
+    teller = threading.Thread(target=tell, name="tinkex-interrupt", daemon=True)
 
     def first(*_: Any) -> None:
         asked.set()
         signal.signal(signal.SIGINT, before)
-        tell()
+        teller.start()
 
     if threading.current_thread() is not threading.main_thread():
         # Signals go to the main thread; elsewhere there is nothing to arrange.
@@ -37,3 +41,5 @@ def two_stage_interrupt(tell: Callable[[], None]) -> Iterator[Callable[[], bool]
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+        if asked.is_set():
+            teller.join(_TELL_S)
