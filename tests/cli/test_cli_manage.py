@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -118,6 +119,38 @@ def test_a_checkpoint_is_downloaded(run, paths, tmp_path, monkeypatch):
     assert (tmp_path / "own" / "place" / "adapter_config.json").is_file()
     assert "not empty" in run("checkpoint", "download", paths[1], fails=True)
     run("checkpoint", "download", paths[1], "--force")
+
+
+def test_a_checkpoint_is_sent_to_the_hub(run, paths, monkeypatch):
+    """Private unless --public; every option reaches the hub's library, and its page is printed."""
+    asked = []
+
+    class Hub:
+        def __getattr__(self, name):
+            def call(*given, **named):
+                asked.append((name, named))
+                if name == "file_exists":
+                    return False
+                return SimpleNamespace(pr_url="https://hub.test/pr", commit_url="", private=True)
+
+            return call
+
+    monkeypatch.setattr("tinkex.recipes.hub._make_api", lambda token: Hub())
+    push = ["checkpoint", "push-hf", paths[1], "--repo", "me/small"]
+    assert run(*push, "--create-pr").splitlines()[-1] == "https://hub.test/pr"
+    asked_first, asked[:] = dict(asked), []
+    assert asked_first["create_repo"]["private"] is True
+    assert asked_first["upload_folder"]["allow_patterns"] is None
+    more = ["--public", "--revision", "next", "--commit-message", "better", "--allow-pattern", "*.json"]
+    run(*push, *more, "--ignore-pattern", "x", "--ignore-pattern", "y", "--no-model-card")
+    last = dict(asked)
+    assert last["create_repo"]["private"] is False
+    assert last["upload_folder"]["folder_path"]
+    named = {name: last["upload_folder"][name] for name in ("revision", "commit_message", "create_pr")}
+    assert named == {"revision": "next", "commit_message": "better", "create_pr": False}
+    assert last["upload_folder"]["allow_patterns"] == ["*.json"]
+    assert last["upload_folder"]["ignore_patterns"] == ["x", "y"]
+    assert "error: repo_id" in run("checkpoint", "push-hf", paths[1], "-r", "small", fails=True)
 
 
 def test_runs_are_listed_and_described(run, paths):

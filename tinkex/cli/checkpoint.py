@@ -33,7 +33,7 @@ DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 @click.group()
 def checkpoint() -> None:
-    """List, share, fetch and delete checkpoints."""
+    """List, share, fetch, send on and delete checkpoints."""
 
 
 @contextmanager
@@ -183,6 +183,33 @@ def download(context: click.Context, path: str, output: Path | None, force: bool
     with _rest(context, base_url) as rest, _bar() as progress:
         done = rest.download_checkpoint(path, folder, overwrite=force, progress=progress)
     click.echo(str(done))
+
+
+@checkpoint.command("push-hf")
+@click.argument("path")
+@click.option("-r", "--repo", "repo_id", required=True, metavar="ORG/NAME", help="Model repository; made if needed.")
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is made. Default: private.")
+@click.option("--revision", metavar="BRANCH", help="Send to this branch; made if needed.")
+@click.option("--commit-message", metavar="TEXT", help="What to call the commit.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead.")
+@click.option("--allow-pattern", "allow_patterns", multiple=True, metavar="GLOB", help="Send only such files.")
+@click.option("--ignore-pattern", "ignore_patterns", multiple=True, metavar="GLOB", help="Leave out such files.")
+@click.option("--no-model-card", is_flag=True, help="Do not write a README.md.")
+@server_options
+@click.pass_context
+def push_hf(
+    context: click.Context, /, path: str, public: bool, no_model_card: bool, base_url: str | None, **options: Any
+) -> None:
+    """Send a checkpoint to the Hugging Face hub, and print its page."""
+    from tinkex.recipes.hub import push_checkpoint
+
+    # An option that was not given is an empty tuple, and no pattern at all is not the same as any.
+    options["allow_patterns"] = options["allow_patterns"] or None
+    with _rest(context, base_url) as rest, _bar() as progress:
+        pushed = push_checkpoint(
+            rest, path, private=not public, model_card=not no_model_card, progress=progress, **options
+        )
+    click.echo(pushed.url)
 
 
 @contextmanager
