@@ -187,7 +187,8 @@ def test_every_loss_of_the_wire_is_known(loss_fn):
 def test_an_unknown_loss_is_refused_with_the_known_ones(bad):
     """The message lists what there is, and the way to a loss of one's own."""
     with pytest.raises(
-        InvalidInputError, match=r"loss_fn .* is unknown; use one of cross_entropy, .*, dro, or forward_backward_custom"
+        InvalidInputError,
+        match=r"loss_fn .* is unknown; use one of cross_entropy, .*, dro, .*, or forward_backward_custom",
     ) as caught:
         check_loss(bad, None)
     assert caught.value.field == "loss_fn"
@@ -199,7 +200,8 @@ def test_an_unknown_loss_is_refused_with_the_known_ones(bad):
         ("ppo", {"clip_low_threshold": 0.8, "clip_high_threshold": 2}),
         ("dro", {"beta": 0}),
         ("custom", {"loss_id": "abc", "x": 1}),
-        ("gspo", {"anything": -1.5}),
+        ("gspo", {"clip_low_threshold": 0.9997}),
+        ("stable_reinforce", {"kl_coeff": 0.1, "anything": -1.5}),
     ],
 )
 def test_settings_that_a_loss_has_are_accepted(loss_fn, config):
@@ -220,7 +222,8 @@ def test_settings_that_a_loss_has_are_accepted(loss_fn, config):
         ("dro", {"beta": "0.05"}, r"loss_fn_config\['beta'\] must be a finite number, got '0.05'"),
         ("dro", {"beta": math.nan}, r"must be a finite number, got nan"),
         ("dro", {"beta": math.inf}, r"must be a finite number, got inf"),
-        ("gspo", {"x": -math.inf}, r"must be a finite number, got -inf"),
+        ("gspo", {"kl_coeff": 1}, r"is unknown to gspo, which takes clip_low_threshold, clip_high_threshold"),
+        ("stable_reinforce", {"x": -math.inf}, r"must be a finite number, got -inf"),
         ("dro", {"beta": True}, r"must be a finite number, got True"),
         ("custom", {"x": None}, r"must be a finite number, got None"),
         ("custom", {"x": [1]}, r"must be a finite number, got \[1\]"),
@@ -246,7 +249,7 @@ def test_a_sound_batch_passes(batch):
 
 @pytest.mark.parametrize("loss_fn", [name for name in LOSS_INPUTS if name != "cross_entropy"])
 def test_a_sound_batch_of_the_policy_losses_passes(loss_fn):
-    """All four read the same inputs."""
+    """All of them read the same inputs."""
     check_data([datum(**POLICY)], loss_fn)
 
 
@@ -257,8 +260,8 @@ def test_candidate_targets_pass():
 
 def test_a_loss_without_a_formula_takes_any_inputs_of_the_right_length():
     """What the server alone knows is not second-guessed, but sizes are checked."""
-    check_data([datum(anything=floats(3, 2), target_tokens=[1, 2, 3])], "gspo")
-    assert refused([datum(anything=floats(2))], "gspo").field == "data[0].loss_fn_inputs['anything']"
+    check_data([datum(anything=floats(3, 2), target_tokens=[1, 2, 3])], "stable_reinforce")
+    assert refused([datum(anything=floats(2))], "stable_reinforce").field == "data[0].loss_fn_inputs['anything']"
 
 
 @pytest.mark.parametrize("nothing", [[], ()])

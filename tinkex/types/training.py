@@ -51,11 +51,20 @@ INPUT_DTYPES: dict[str, TensorDtype] = {
 
 @attrs.frozen(kw_only=True, slots=True)
 class LossInputs:
-    """What a loss reads from ``Datum.loss_fn_inputs`` and from ``loss_fn_config``."""
+    """What a loss reads from ``Datum.loss_fn_inputs`` and from ``loss_fn_config``.
+
+    Attributes:
+        required: Inputs that each datum must have.
+        optional: Inputs that it may have.
+        config: Settings, none of which must be given.
+        published: False if the hosted service does not say what it reads. A client then leaves the names to the server,
+            and the rest of this is what the embedded server reads.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     config: tuple[str, ...] = ()
+    published: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,8 +80,10 @@ LOSS_INPUTS: dict[str, LossInputs] = {
     "ppo": LossInputs(required=_POLICY, config=_CLIP),
     "cispo": LossInputs(required=_POLICY, config=_CLIP),
     "dro": LossInputs(required=_POLICY, config=("beta",)),
+    "gspo": LossInputs(required=_POLICY, optional=("sequence_ratio_mask",), config=_CLIP),
+    "stable_reinforce": LossInputs(required=_POLICY, config=(*_CLIP, "kl_coeff"), published=False),
 }
-"""The five losses with a published formula. Each is a plain sum over tokens and datums:
+"""The losses with a formula. Each is a plain sum over tokens and datums:
 
 with l the logprob of the target under the current weights, q ``logprobs``, A ``advantages``, w ``weights`` (1
 unless given) and r = exp(l - q):
@@ -83,7 +94,15 @@ importance_sampling    - sum r A
 ppo                    - sum min(r A, clip(r, low, high) A), low 0.8 and high 1.2
 cispo                  - sum stopgrad(clip(r, low, high)) l A, low 0 and high 4
 dro                    - sum (l A - beta / 2 (l - q)^2), beta 0.05
+gspo                   - sum min(s A, clip(s, low, high) A), low 1 - 3e-4 and high 1 + 4e-4
+stable_reinforce       - sum (min(c B, clip(c, low, high) B) - kl_coeff (1/c + log c - 1) [B != 0]),
+                       low 0.8, high 1.2 and kl_coeff 0
 =====================  ==========================================================================
+
+In ``gspo``, s has the value exp(mean of l - q) of its datum, over the tokens where ``sequence_ratio_mask`` is not 0
+(where A is not 0, unless given), and the gradient of s l by l. In ``stable_reinforce``, c is r kept between 1e-3 and
+1e3, and B is A where it is within 3 of 0, else 0: the formula of the paper that has the name, arXiv:2505.02835. The
+hosted service does not publish its own, which needs the provenance of sampled tokens besides.
 """
 
 
@@ -271,8 +290,13 @@ class OptimStepRequest:
         return cls(optimizer_params=params, model_id=model_id, seq_id=seq_id)
 
 
-def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
+def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None, *, here: bool = False) -> None:
     """Check the name of a loss and its settings before anything is sent.
+
+    Args:
+        loss_fn: The name.
+        loss_fn_config: The settings.
+        here: The embedded server will compute it, so what it reads is known even if it is not published.
 
     Raises:
         InvalidInputError: The loss is unknown, or the config has a key or a value that it cannot have.
@@ -285,7 +309,7 @@ def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
         )
     if not isinstance(loss_fn_config, (Mapping, type(None))):
         _refuse("loss_fn_config", f"must be a dict of numbers by name, got {loss_fn_config!r:.60}")
-    spec = LOSS_INPUTS.get(loss_fn)
+    spec = _inputs_of(loss_fn, here)
     for name, value in (loss_fn_config or {}).items():
         field = f"loss_fn_config[{name!r}]"
         if spec is not None and name not in spec.config:
@@ -295,10 +319,15 @@ def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None) -> None:
             _refuse(field, f"must be a finite number, got {value!r:.60}")
 
 
-def check_data(data: Sequence[Datum], loss_fn: str) -> None:
+def check_data(data: Sequence[Datum], loss_fn: str, *, here: bool = False) -> None:
     """Check a batch against its loss before anything is sent.
 
     Everything is looked at again, because the dict of a datum may have changed since it was made.
+
+    Args:
+        data: The batch.
+        loss_fn: Name of the loss.
+        here: As for :func:`check_loss`.
 
     Raises:
         InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that it does not
@@ -310,16 +339,21 @@ def check_data(data: Sequence[Datum], loss_fn: str) -> None:
         _refuse("data", "is empty: pass at least one Datum")
     for index, datum in enumerate(_to_data(data)):
         try:
-            _check_datum(datum, loss_fn)
+            _check_datum(datum, loss_fn, here)
         except InvalidInputError as error:
             where = f"data[{index}]."
             raise InvalidInputError(where + error.message, field=f"{where}{error.field}", index=index) from None
 
 
-def _check_datum(datum: Datum, loss_fn: str) -> None:
+def _inputs_of(loss_fn: str, here: bool) -> LossInputs | None:
+    spec = LOSS_INPUTS.get(loss_fn)
+    return spec if spec is None or spec.published or here else None
+
+
+def _check_datum(datum: Datum, loss_fn: str, here: bool) -> None:
     length = _input_length(datum.model_input)
     inputs = datum.loss_fn_inputs
-    spec = LOSS_INPUTS.get(loss_fn)
+    spec = _inputs_of(loss_fn, here)
     if spec is not None:
         _check_names(inputs, spec, loss_fn)
     for name, tensor in inputs.items():

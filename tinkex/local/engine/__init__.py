@@ -4,7 +4,7 @@
 
     base.py       what the server needs of an engine
     checks.py     refuses what can never run; needs no torch
-    losses.py     the five losses in one table
+    losses.py     the losses of the API in one table
     torch_hf.py   the engine: models, samplers, one call at a time
     bases.py      a base model and the adapters inside it
     training.py   micro-batches, loss, gradient

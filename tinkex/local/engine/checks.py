@@ -10,6 +10,7 @@ import attrs
 from tinkex.errors import InvalidInputError
 from tinkex.local.engine.losses import resolve
 from tinkex.types import (
+    Datum,
     EncodedTextChunk,
     ForwardBackwardInput,
     LoraConfig,
@@ -75,12 +76,13 @@ def check_batch(limits: Limits, batch: ForwardBackwardInput) -> None:
             id is outside the vocabulary; a sequence is longer than the context; or there are images or audio.
     """
     resolve(batch.loss_fn, batch.loss_fn_config)
-    check_data(batch.data, batch.loss_fn)
+    check_data(batch.data, batch.loss_fn, here=True)
     for index, datum in enumerate(batch.data):
         _check_input(limits, datum.model_input, f"data[{index}].model_input", index)
         _check_length(limits, datum.model_input.length, f"data[{index}].model_input", index)
         for name, tensor in datum.loss_fn_inputs.items():
             _check_tensor(limits, name, tensor, f"data[{index}].loss_fn_inputs[{name!r}]", index)
+        _check_mask(datum, index)
 
 
 def check_sample(limits: Limits, request: SampleRequest) -> None:
@@ -159,6 +161,17 @@ def _check_tensor(limits: Limits, name: str, tensor: TensorData, field: str, ind
     if tensor.dtype != "int64":
         raise InvalidInputError(f"{field} is {tensor.dtype}; token ids are int64", field=field, index=index)
     _check_ids(limits, tensor.buffer, field, index)
+
+
+def _check_mask(datum: Datum, index: int) -> None:
+    mask = datum.loss_fn_inputs.get("sequence_ratio_mask")
+    if mask is not None and not any(mask.data) and any(datum.loss_fn_inputs["advantages"].data):
+        field = f"data[{index}].loss_fn_inputs['sequence_ratio_mask']"
+        raise InvalidInputError(
+            f"{field} marks no token, so the advantages have no ratio; mark the sampled tokens, or leave it out",
+            field=field,
+            index=index,
+        )
 
 
 def _at_most(field: str, value: int, limit: int) -> None:

@@ -62,7 +62,7 @@ def forward(
         with torch.inference_mode(not parameters):
             logprobs = _logprobs(base, part)
             inputs = {name: _packed([row.inputs[name] for row in part], base.device) for name in part[0].inputs}
-            elements = loss.formula(logprobs, inputs, settings)
+            elements = _elements(part, loss, logprobs, inputs, settings)
             results.update(_split(part, logprobs, elements, batch.loss_fn))
         if parameters:
             own = _gradient(elements.sum(), parameters)
@@ -89,7 +89,8 @@ def _to_row(index: int, datum: Datum, loss: Loss) -> Row:
     inputs = {name: tensor.to_numpy() for name, tensor in datum.loss_fn_inputs.items()}
     targets = inputs.pop("target_tokens")
     for name, value in loss.fills.items():
-        inputs.setdefault(name, np.full(targets.shape, value, dtype=np.float32))
+        stand_in = inputs[value] if isinstance(value, str) else np.full(targets.shape, value, dtype=np.float32)
+        inputs.setdefault(name, stand_in)
     matrix = (len(targets), -1)
     return Row(
         index=index,
@@ -113,6 +114,25 @@ def _logprobs(base: BaseModel, part: Sequence[Row]) -> torch.Tensor:
     if len(real) < len(flat):
         flat = flat[torch.from_numpy(real).to(base.device)]
     return torch.log_softmax(flat.float(), -1).gather(-1, _packed([row.targets for row in part], base.device))
+
+
+def _elements(
+    part: Sequence[Row],
+    loss: Loss,
+    logprobs: torch.Tensor,
+    inputs: Mapping[str, torch.Tensor],
+    settings: Mapping[str, float],
+) -> torch.Tensor:
+    if not loss.by_datum:
+        return loss.formula(logprobs, inputs, settings)
+    lengths = [len(row.tokens) for row in part]
+    cut = {name: values.split(lengths) for name, values in inputs.items()}
+    return torch.cat(
+        [
+            loss.formula(own, {name: pieces[place] for name, pieces in cut.items()}, settings)
+            for place, own in enumerate(logprobs.split(lengths))
+        ]
+    )
 
 
 def _packed(arrays: Sequence[np.ndarray[Any, Any]], device: torch.device) -> torch.Tensor:
