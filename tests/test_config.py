@@ -241,6 +241,28 @@ def test_headers_of_the_call_join_those_of_the_environment():
     }
 
 
+def test_headers_and_parameters_come_from_the_environment_too():
+    """One may give them without touching the program, and the program's own go before them."""
+    environ = {"TINKEX_DEFAULT_HEADERS": "X-Mine=1, X-Odd = a=b,", "TINKEX_DEFAULT_QUERY": "team=red,shard=7"}
+    config = from_env({**environ, **CLOUDFLARE}, api_key=KEY, default_query={"shard": "8"})
+    assert config.default_headers == {
+        "X-Mine": "1",
+        "X-Odd": "a=b",
+        "CF-Access-Client-Id": "who",
+        "CF-Access-Client-Secret": "hush",
+    }
+    assert config.default_query == {"team": "red", "shard": "8"}
+
+
+@pytest.mark.parametrize("text", ["hush-hush", "a=1,hush-hush", "=hush-hush"])
+@pytest.mark.parametrize("variable", ["TINKEX_DEFAULT_HEADERS", "TINKEX_DEFAULT_QUERY"])
+def test_a_variable_that_is_not_made_of_pairs_is_named(variable, text):
+    """The message has the form that is wanted, and not the text, which may be a secret."""
+    with pytest.raises(ConfigurationError, match=f"{variable} must be name=value") as caught:
+        from_env({variable: text}, api_key=KEY)
+    assert "hush" not in str(caught.value)
+
+
 def test_the_process_environment_is_read_by_default(monkeypatch):
     """Without an argument it is ``os.environ`` that counts."""
     monkeypatch.setenv("TINKER_BASE_URL", LOCAL)
@@ -344,6 +366,29 @@ def test_headers_do_not_follow_their_source():
 def test_the_names_of_headers_are_shown_but_not_their_values():
     """One can see that a credential is sent, not which."""
     assert "default_headers={'X-Mine': ...}" in repr(ClientConfig(default_headers={"X-Mine": "hush"}))
+
+
+def test_a_parameter_shows_its_name_and_not_its_value():
+    """As a header does."""
+    assert "default_query={'token': ...}" in repr(ClientConfig(default_query={"token": "hush"}))
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"": "x"}, "a name in default_query must be a non-empty printable text, got ''"),
+        ({5: "x"}, "a name in default_query must be a non-empty printable text, got 5"),
+        ({"a\n": "x"}, "a name in default_query must be a non-empty printable text"),
+        ({"a": 5}, r"default_query\['a'\] must be a printable text, got a int"),
+        ({"a": None}, r"default_query\['a'\] must be a printable text, got a NoneType"),
+        ({"a": "hush\0"}, r"default_query\['a'\] must be a printable text, got a str"),
+    ],
+)
+def test_parameters_are_texts(query, message):
+    """The name is in the message, the value is not."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        ClientConfig(default_query=query)
+    assert "hush" not in str(caught.value)
 
 
 # --- RetryPolicy -----------------------------------------------------------------------------------------------

@@ -124,8 +124,19 @@ def _to_tags(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _to_headers(value: Mapping[str, str]) -> dict[str, str]:
+def _to_dict(value: Mapping[str, str]) -> dict[str, str]:
     return dict(value)
+
+
+def _query(_: Any, attribute: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
+    # Unlike a name, a value may be a credential, so no message shows it.
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigurationError(f"a name in {attribute.name} must be a non-empty printable text, got {name!r:.60}")
+        if not isinstance(text, str) or not text.isprintable():
+            raise ConfigurationError(
+                f"{attribute.name}[{name!r}] must be a printable text, got a {type(text).__name__}"
+            )
 
 
 def _names_only(headers: Mapping[str, str]) -> str:
@@ -150,8 +161,11 @@ class ClientConfig:
     poll_timeout: float = attrs.field(default=45.0, validator=_seconds)
     """How long one poll of a future may stay open; the server answers earlier with "not yet"."""
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
-    default_headers: Mapping[str, str] = attrs.field(factory=dict, converter=_to_headers, repr=_names_only)
+    default_headers: Mapping[str, str] = attrs.field(factory=dict, converter=_to_dict, repr=_names_only)
     """Sent with every request, over the headers that the environment asks for."""
+    default_query: Mapping[str, str] = attrs.field(factory=dict, converter=_to_dict, validator=_query, repr=_names_only)
+    """Parameters in the address of every request; one of the call itself goes before one of the same name. Servers and
+    proxies write addresses into their logs, so a credential is better kept in a header."""
     tags: tuple[str, ...] = attrs.field(default=(), converter=_to_tags)
     project_id: str | None = None
     telemetry: bool = True
@@ -181,10 +195,11 @@ class ClientConfig:
         """Combine arguments with the environment; an argument that is not None wins.
 
         Reads ``TINKER_BASE_URL``, ``TINKER_API_KEY``, ``TINKER_CREDENTIAL_CMD``, ``TINKER_TAGS`` (comma-separated),
-        ``TINKER_PROJECT_ID``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off) and
-        ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``. An empty variable counts as
-        unset, and so does an empty ``base_url`` or ``api_key``. Without key and command, the key for the hosted
-        service is that of ``tinker auth login``; it is never sent to another server.
+        ``TINKER_PROJECT_ID``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off),
+        ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``, and ``TINKEX_DEFAULT_HEADERS`` and
+        ``TINKEX_DEFAULT_QUERY`` (comma-separated ``name=value``), which those given are put over, one by one. An empty
+        variable counts as unset, and so does an empty ``base_url`` or ``api_key``. Without key and command, the key for
+        the hosted service is that of ``tinker auth login``; it is never sent to another server.
 
         Args:
             environ: The environment; ``os.environ`` unless given.
@@ -201,7 +216,7 @@ class ClientConfig:
         if unknown:
             raise ConfigurationError(f"unknown setting {unknown}; the settings are: {', '.join(names)}")
         values = _read_env(os.environ if environ is None else environ)
-        headers = {**values.get("default_headers", {}), **(given.get("default_headers") or {})}
+        joined = {name: {**values.get(name, {}), **(given.get(name) or {})} for name in _JOINED}
         values.update({name: value for name, value in given.items() if value is not None and value != ""})
         has_key = values.get("api_key") or values.get("credential_cmd")
         if not has_key and values.get("base_url", DEFAULT_BASE_URL) == DEFAULT_BASE_URL:
@@ -211,12 +226,26 @@ class ClientConfig:
                 "no API key and no base URL: set TINKER_API_KEY (or pass api_key=) to use the hosted "
                 'service, or set TINKER_BASE_URL=local (or pass base_url="local") to train on this machine'
             )
-        return cls(**{**values, "default_headers": headers})
+        return cls(**{**values, **joined})
 
     @property
     def is_local(self) -> bool:
         """True if the server is to run inside this process."""
         return self.base_url == LOCAL
+
+
+# The environment and the program both have a say in these.
+_JOINED = ("default_headers", "default_query")
+
+
+def _pairs(env: Mapping[str, str], variable: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in env.get(variable, "").split(","))):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise ConfigurationError(f"{variable} must be name=value, or several of these between commas")
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -232,10 +261,12 @@ def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
         values["tags"] = [tag.strip() for tag in env["TINKER_TAGS"].split(",") if tag.strip()]
     if "TINKER_TELEMETRY" in env:
         values["telemetry"] = env["TINKER_TELEMETRY"].lower() not in ("0", "false", "no", "off")
+    values["default_headers"] = _pairs(env, "TINKEX_DEFAULT_HEADERS")
+    values["default_query"] = _pairs(env, "TINKEX_DEFAULT_QUERY")
     access = ("CLOUDFLARE_ACCESS_CLIENT_ID", "CLOUDFLARE_ACCESS_CLIENT_SECRET")
     if all(name in env for name in access):
         headers = ("CF-Access-Client-Id", "CF-Access-Client-Secret")
-        values["default_headers"] = {header: env[name] for header, name in zip(headers, access, strict=True)}
+        values["default_headers"] |= {header: env[name] for header, name in zip(headers, access, strict=True)}
     return values
 
 

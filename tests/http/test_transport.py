@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+import traceback
 import zlib
 from base64 import b64encode
 
@@ -41,6 +42,35 @@ def test_an_answer_comes_back_whole(serve, connect):
     assert (request.method, request.target, request.body) == ("POST", "/api/v1/x", b"hello")
     assert request.headers["x-one"] == "1"
     assert response.elapsed > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/x", "/x?team=red&q=a+%26%C3%BC"),
+        ("/x?limit=5", "/x?limit=5&team=red&q=a+%26%C3%BC"),
+        ("/x?team=blue", "/x?team=blue&q=a+%26%C3%BC"),
+        ("/x?q=&team=", "/x?q=&team="),
+    ],
+)
+def test_parameters_of_the_settings_join_those_of_the_call(serve, connect, path, target):
+    """They are quoted, and one of the call goes before one of the same name."""
+    server = serve(lambda peer: peer.serve())
+    connect(server.url, default_query={"team": "red", "q": "a &\xfc"}).send("GET", path)
+    assert server.requests[0].target == target
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_parameters_of_the_settings_are_in_no_error(serve, connect, reached):
+    """urllib3 has the address in its errors, which a traceback shows as causes of ours."""
+    url = serve(lambda peer: (peer.read(), peer.reset())).url if reached else f"http://127.0.0.1:{_closed_port()}"
+    transport = connect(url, default_query={"token": "hush-hush"})
+    with pytest.raises(APIConnectionError) as caught:
+        transport.send("GET", "/x?a=1")
+    assert caught.value.path == "/x?a=1"
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hush" not in shown
+    assert "/x?a=1" in shown
 
 
 def test_requests_of_a_thread_share_a_connection(serve, connect):

@@ -14,7 +14,7 @@ import urllib3.exceptions
 
 from tinkex.errors import APIConnectionError, APITimeoutError, ConfigurationError
 
-__all__ = ["explain"]
+__all__ = ["explain", "root_of"]
 
 
 @attrs.frozen(slots=True)
@@ -126,6 +126,11 @@ def explain(
         base_url=base_url, root=_words(links[-1]), connect_timeout=connect_timeout, read_timeout=read_timeout
     )
     return meaning.error(text, maybe_sent=meaning.maybe_sent, permanent=meaning.permanent, method=method, path=path)
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return where an error began."""
+    return list(_chain(error))[-1]
 
 
 def _meaning(links: list[BaseException]) -> _Meaning:

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import attrs
 import requests
@@ -23,7 +24,7 @@ from requests.utils import DEFAULT_ACCEPT_ENCODING, urldefragauth
 
 from tinkex.config import ClientConfig
 from tinkex.errors import ClientClosedError, ConfigurationError
-from tinkex.http._causes import explain
+from tinkex.http._causes import explain, root_of
 from tinkex.http._connection import Adapter
 
 __all__ = ["Response", "Transport"]
@@ -63,7 +64,7 @@ class Transport:
         """Read the settings and the environment (proxies, ``REQUESTS_CA_BUNDLE``); connect to nothing yet.
 
         Args:
-            config: Base URL, timeouts.
+            config: Base URL, parameters of every address, timeouts.
             clock: Monotonic seconds.
 
         Raises:
@@ -73,6 +74,7 @@ class Transport:
         self._connect_timeout = config.connect_timeout
         self._read_timeout = config.timeout
         self.base_url, self._headers = _prepare_base(config.base_url)
+        self._query = dict(config.default_query)
         self._environment = _read_environment(self.base_url)
         self._closed = threading.Event()
         self._sessions = _Sessions()
@@ -124,7 +126,7 @@ class Transport:
                 base_url=self.base_url,
                 connect_timeout=self._connect_timeout,
                 read_timeout=read_timeout,
-            ) from _without_request(error)
+            ) from self._harmless(error)
         elapsed = self._clock() - started
         _log.debug("%s %s -> %d, %d bytes, %.3f s", method, path, reply.status_code, len(content), elapsed)
         fields = {name.lower(): value for name, value in reply.headers.items()}
@@ -139,7 +141,7 @@ class Transport:
     def _prepare(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> PreparedRequest:
         prepared = PreparedRequest()
         prepared.method = method
-        prepared.url = self.base_url + path
+        prepared.url = self.base_url + (_with_query(path, self._query) if self._query else path)
         sent: dict[str, str] = {**self._headers, **headers}
         if body is not None:
             sent["Content-Length"] = str(len(body))
@@ -148,6 +150,10 @@ class Transport:
             prepared.body = body if len(body) <= _SLICE_BYTES else _slices(body)  # type: ignore[assignment]
         prepared.headers = sent  # type: ignore[assignment]
         return prepared
+
+    def _harmless(self, error: BaseException) -> BaseException:
+        """Return the cause of an error to show; urllib3 shows addresses, and so what may be secret in their query."""
+        return _without_request(root_of(error) if self._query else error)
 
     def _exchange(self, prepared: PreparedRequest, timeout: tuple[float, float], redirects: bool) -> requests.Response:
         session = self._current_sessions().mine()
@@ -227,6 +233,14 @@ def _read_environment(base_url: str) -> dict[str, Any]:
             f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names {bundle!r}, which is not there; correct or unset it"
         )
     return dict(settings)
+
+
+def _with_query(path: str, query: Mapping[str, str]) -> str:
+    """Append the parameters that the path does not have itself."""
+    bare, _, own = path.partition("?")
+    taken = {name for name, _ in parse_qsl(own, keep_blank_values=True)}
+    added = urlencode([(name, value) for name, value in query.items() if name not in taken])
+    return f"{bare}?{'&'.join(filter(None, (own, added)))}"
 
 
 def _slices(body: bytes) -> tuple[memoryview, ...]:
