@@ -16,13 +16,13 @@ from tinkex._version import __version__
 if TYPE_CHECKING:
     from tinkex import errors, types
     from tinkex.clients import AdminClient, RestClient, SamplingClient, ServiceClient, TrainingClient
-    from tinkex.config import ClientConfig, RetryPolicy, Secret
+    from tinkex.config import CircuitBreaker, ClientConfig, RetryPolicy, Secret
     from tinkex.errors import *  # noqa: F403
     from tinkex.pipeline import APIFuture
     from tinkex.types import *  # noqa: F403
 
 _CLIENTS = ("AdminClient", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
-_CONFIG = ("ClientConfig", "RetryPolicy", "Secret")
+_CONFIG = ("CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret")
 _MODULES = ("errors", "types")
 
 
@@ -66,6 +66,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "APIFuture",
     "AdminClient",
+    "CircuitBreaker",
     "ClientConfig",
     "RestClient",
     "RetryPolicy",

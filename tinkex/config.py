@@ -14,7 +14,7 @@ import attrs
 
 from tinkex.errors import ConfigurationError
 
-__all__ = ["DEFAULT_BASE_URL", "LOCAL", "ClientConfig", "RetryPolicy", "Secret"]
+__all__ = ["DEFAULT_BASE_URL", "LOCAL", "CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret"]
 
 DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 """Where the hosted service lives; used when a key is given and no ``base_url``."""
@@ -100,6 +100,23 @@ class RetryPolicy:
         return cls(max_attempts=1)
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class CircuitBreaker:
+    """When requests to an unwell server fail at once instead of being sent; see :mod:`tinkex.http.breaker`."""
+
+    failures: int = attrs.field(default=5, validator=_count)
+    """Failed attempts in a row that open it: no answer, or a status of 500 and above except 501."""
+    open_s: float = attrs.field(default=30.0, validator=_seconds)
+    """How long it stays open before a request is let through as a trial."""
+    half_open: int = attrs.field(default=1, validator=_count)
+    """Trials that may be under way at once; one that is answered closes it."""
+
+
+def _breaker(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, CircuitBreaker):
+        raise ConfigurationError(f"{attribute.name} must be a tinkex.CircuitBreaker, got {value!r:.60}")
+
+
 def _wire(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value not in ("auto", "json", "proto"):
         raise ConfigurationError(f"{attribute.name} must be 'auto', 'json' or 'proto', got {value!r:.40}")
@@ -161,6 +178,8 @@ class ClientConfig:
     poll_timeout: float = attrs.field(default=45.0, validator=_seconds)
     """How long one poll of a future may stay open; the server answers earlier with "not yet"."""
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    circuit_breaker: CircuitBreaker | None = attrs.field(default=None, validator=_breaker)
+    """Spares a server that fails again and again; off unless given."""
     default_headers: Mapping[str, str] = attrs.field(factory=dict, converter=_to_dict, repr=_names_only)
     """Sent with every request, over the headers that the environment asks for."""
     default_query: Mapping[str, str] = attrs.field(factory=dict, converter=_to_dict, validator=_query, repr=_names_only)

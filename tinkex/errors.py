@@ -8,6 +8,7 @@
       APIError                               one round trip to the server went wrong
         APIConnectionError                   no answer; ``maybe_sent`` tells whether the server may have acted
           APITimeoutError (TimeoutError)
+          CircuitOpenError                   not even sent: the server has failed too often in a row
         APIStatusError                       the server answered with an error status
           BadRequestError 400 · AuthenticationError 401 · BillingError 402 · PermissionDeniedError 403
           NotFoundError 404 · ConflictError 409 · UnprocessableEntityError 422 · RateLimitError 429
@@ -42,6 +43,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
+    "CircuitOpenError",
     "ClientClosedError",
     "ConfigurationError",
     "ConflictError",
@@ -188,6 +190,22 @@ class APIConnectionError(APIError):
 
 class APITimeoutError(APIConnectionError, TimeoutError):
     """The server did not answer within the timeout of the request."""
+
+
+class CircuitOpenError(APIConnectionError):
+    """The circuit breaker has not let the request through; ``retry_after`` tells when it will try the server again."""
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, maybe_sent: bool = False, **context: Any
+    ) -> None:
+        """Keep the time that is left; ``context`` goes to :class:`APIConnectionError`."""
+        super().__init__(message, maybe_sent=maybe_sent, **context)
+        self._retry_after = retry_after
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the breaker lets a request through again."""
+        return self._retry_after
 
 
 class APIStatusError(APIError):

@@ -1,10 +1,10 @@
 """HTTP: one attempt (transport), attempts until one succeeds (retry), and one call made of both (client)."""
 
-from tinkex.http.client import Answer, ApiClient, CallRules, Sender
+from tinkex.http.client import Answer, ApiClient, CallRules
 from tinkex.http.credentials import Credentials, read_claims
 from tinkex.http.download import Downloader
 from tinkex.http.retry import RetryDetails
-from tinkex.http.transport import Response, Transport
+from tinkex.http.transport import Response, Sender, Transport
 
 __all__ = [
     "Answer",

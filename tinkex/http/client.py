@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 from requests.utils import urldefragauth
@@ -19,11 +19,12 @@ from tinkex.config import ClientConfig, RetryPolicy
 from tinkex.errors import APIConnectionError, APIError, TinkexError
 from tinkex.http import retry
 from tinkex.http._statuses import status_error
+from tinkex.http.breaker import Breaker, GuardedSender
 from tinkex.http.credentials import Credentials
 from tinkex.http.retry import RetryDetails
-from tinkex.http.transport import Response, Transport
+from tinkex.http.transport import Response, Sender, Transport
 
-__all__ = ["Answer", "ApiClient", "CallRules", "Sender"]
+__all__ = ["Answer", "ApiClient", "CallRules"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,27 +44,6 @@ _MACHINES = {
     "arm": "arm",
     "": "unknown",
 }
-
-
-class Sender(Protocol):
-    """What makes one attempt; :class:`Transport` is one, and a test may bring its own."""
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        redirects: bool = True,
-    ) -> Response:
-        """Send one request once."""
-        ...
-
-    def close(self) -> None:
-        """Close all connections."""
-        ...
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -137,7 +117,7 @@ class ApiClient:
         self.config = config
         self.credentials = credentials or Credentials(config, clock=clock)
         self.stop = stop or threading.Event()
-        self._transport: Sender = transport or Transport(config, clock=clock)
+        self._transport = _guarded(transport or Transport(config, clock=clock), config, clock)
         self._on_retry = on_retry
         self._clock = clock
         self._sleep = sleep
@@ -276,6 +256,13 @@ class ApiClient:
             self._notes.add(note)
             level = logging.ERROR if headers.get("x-deprecation-level") == "error" else logging.WARNING
             _log.log(level, "the server says: %s", note)
+
+
+def _guarded(sender: Sender, config: ClientConfig, clock: Callable[[], float]) -> Sender:
+    """Put the breaker before a sender if the settings want one; copies of a client have it together with the sender."""
+    if config.circuit_breaker is None or isinstance(sender, GuardedSender):
+        return sender
+    return GuardedSender(sender, Breaker(config.circuit_breaker, urldefragauth(config.base_url), clock))
 
 
 def _is_invalid_token(response: Response) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import attrs
@@ -27,7 +27,7 @@ from tinkex.errors import ClientClosedError, ConfigurationError
 from tinkex.http._causes import explain, root_of
 from tinkex.http._connection import Adapter
 
-__all__ = ["Response", "Transport"]
+__all__ = ["Response", "Sender", "Transport"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,27 @@ class Response:
     headers: Mapping[str, str] = attrs.field(factory=dict)
     content: bytes = attrs.field(default=b"", repr=lambda content: f"<{len(content)} bytes>")
     elapsed: float = 0.0
+
+
+class Sender(Protocol):
+    """What makes one attempt; :class:`Transport` is one, and a test may bring its own."""
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        redirects: bool = True,
+    ) -> Response:
+        """Send one request once."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class Transport:
