@@ -95,14 +95,13 @@ ppo                    - sum min(r A, clip(r, low, high) A), low 0.8 and high 1.
 cispo                  - sum stopgrad(clip(r, low, high)) l A, low 0 and high 4
 dro                    - sum (l A - beta / 2 (l - q)^2), beta 0.05
 gspo                   - sum min(s A, clip(s, low, high) A), low 1 - 3e-4 and high 1 + 4e-4
-stable_reinforce       - sum (min(c B, clip(c, low, high) B) - kl_coeff (1/c + log c - 1) [B != 0]),
-                       low 0.8, high 1.2 and kl_coeff 0
+stable_reinforce       - sum (min(c B, clip(c, low, high) B) - kl_coeff k), as ppo, kl_coeff 0
 =====================  ==========================================================================
 
 In ``gspo``, s has the value exp(mean of l - q) of its datum, over the tokens where ``sequence_ratio_mask`` is not 0
 (where A is not 0, unless given), and the gradient of s l by l. In ``stable_reinforce``, c is r kept between 1e-3 and
-1e3, and B is A where it is within 3 of 0, else 0: the formula of the paper that has the name, arXiv:2505.02835. The
-hosted service does not publish its own, which needs the provenance of sampled tokens besides.
+1e3, B is A where it is within 3 of 0, else 0, and k is 1/c + log c - 1 where B is not 0, else 0: the formula of the
+paper that has the name, arXiv:2505.02835. The hosted service does not publish its own, which needs the provenance of sampled tokens besides.
 """
 
 
