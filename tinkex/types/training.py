@@ -101,7 +101,8 @@ stable_reinforce       - sum (min(c B, clip(c, low, high) B) - kl_coeff k), as p
 In ``gspo``, s has the value exp(mean of l - q) of its datum, over the tokens where ``sequence_ratio_mask`` is not 0
 (where A is not 0, unless given), and the gradient of s l by l. In ``stable_reinforce``, c is r kept between 1e-3 and
 1e3, B is A where it is within 3 of 0, else 0, and k is 1/c + log c - 1 where B is not 0, else 0: the formula of the
-paper that has the name, arXiv:2505.02835. The hosted service does not publish its own, which needs the provenance of sampled tokens besides.
+paper that has the name, arXiv:2505.02835. The hosted service does not publish its own, which needs the provenance of
+sampled tokens besides.
 """
 
 
