@@ -188,6 +188,9 @@ class ClientConfig:
     tags: tuple[str, ...] = attrs.field(default=(), converter=_to_tags)
     project_id: str | None = None
     telemetry: bool = True
+    propagate_trace: bool = False
+    """Put the trace headers of OpenTelemetry into each request: those of the context in which you made the call, though
+    it is sent from another thread. Polls, heartbeats and telemetry have none. Needs ``tinkex[otel]``."""
     heartbeat_interval_s: float = attrs.field(default=10.0, validator=_seconds)
     wire: Literal["auto", "json", "proto"] = attrs.field(default="auto", validator=_wire)
     """Form of training requests and of results: ``"auto"`` asks the server for what it takes."""
@@ -215,6 +218,7 @@ class ClientConfig:
 
         Reads ``TINKER_BASE_URL``, ``TINKER_API_KEY``, ``TINKER_CREDENTIAL_CMD``, ``TINKER_TAGS`` (comma-separated),
         ``TINKER_PROJECT_ID``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off),
+        ``TINKEX_OTEL_PROPAGATE`` (``1``, ``true``, ``yes`` or ``on`` turns it on),
         ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``, and ``TINKEX_DEFAULT_HEADERS`` and
         ``TINKEX_DEFAULT_QUERY`` (comma-separated ``name=value``), which those given are put over, one by one. An empty
         variable counts as unset, and so does an empty ``base_url`` or ``api_key``. Without key and command, the key for
@@ -280,6 +284,8 @@ def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
         values["tags"] = [tag.strip() for tag in env["TINKER_TAGS"].split(",") if tag.strip()]
     if "TINKER_TELEMETRY" in env:
         values["telemetry"] = env["TINKER_TELEMETRY"].lower() not in ("0", "false", "no", "off")
+    if "TINKEX_OTEL_PROPAGATE" in env:
+        values["propagate_trace"] = env["TINKEX_OTEL_PROPAGATE"].lower() in ("1", "true", "yes", "on")
     values["default_headers"] = _pairs(env, "TINKEX_DEFAULT_HEADERS")
     values["default_query"] = _pairs(env, "TINKEX_DEFAULT_QUERY")
     access = ("CLOUDFLARE_ACCESS_CLIENT_ID", "CLOUDFLARE_ACCESS_CLIENT_SECRET")

@@ -148,7 +148,7 @@ class Session:
         self._dynamic = DynamicSettings(api)
         self.uploads = ByteBudget(config.max_upload_bytes)
         self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
-        self._wiring = Wiring(owner=self, observers=(PauseLog(), *observers))
+        self._wiring = Wiring(owner=self, observers=(PauseLog(), *observers), keeps_context=config.propagate_trace)
         self.calls = CallPool("the session", wiring=self._wiring)
         self._dispatcher = SampleDispatcher(
             "the session",

@@ -22,6 +22,7 @@ from tinkex.http._statuses import status_error
 from tinkex.http.breaker import Breaker, GuardedSender
 from tinkex.http.credentials import Credentials
 from tinkex.http.retry import RetryDetails
+from tinkex.http.tracing import trace_headers
 from tinkex.http.transport import Response, Sender, Transport
 
 __all__ = ["Answer", "ApiClient", "CallRules"]
@@ -113,6 +114,9 @@ class ApiClient:
             clock: Monotonic seconds.
             sleep: Waits between attempts; by default on ``stop``.
             credentials: What each request carries; those of the settings unless given.
+
+        Raises:
+            ConfigurationError: The settings cannot be used.
         """
         self.config = config
         self.credentials = credentials or Credentials(config, clock=clock)
@@ -121,6 +125,7 @@ class ApiClient:
         self._on_retry = on_retry
         self._clock = clock
         self._sleep = sleep
+        self._trace_headers = trace_headers() if config.propagate_trace else None
         self._headers = _merge(_constant_headers(), config.default_headers)
         self._base_url = urldefragauth(config.base_url)
         # Asks the system for randomness once; a uuid4 would do so, and let go of the interpreter, for every request.
@@ -162,7 +167,8 @@ class ApiClient:
         """
         key = None if method == "GET" else idempotency_key or f"tinkex-retry-{self._keys.getrandbits(128):032x}"
         wait = self.config.timeout if timeout is None else timeout
-        sent = _merge({**self._headers, **_call_headers(method, key, wait)}, headers)
+        constant = self._headers if self._trace_headers is None else _merge(self._trace_headers(), self._headers)
+        sent = _merge({**constant, **_call_headers(method, key, wait)}, headers)
         keyed = any(name.lower() == _KEY.lower() for name in sent)
 
         def send(own: str | None) -> Response:

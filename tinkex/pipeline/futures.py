@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import logging
 import sys
 import threading
@@ -32,6 +33,7 @@ __all__ = ["APIFuture", "Observer", "PhaseChange", "Phases", "Promise"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 # A wait for a lock cannot be interrupted by Ctrl-C on Windows, so it is cut into slices there.
 _LONGEST_WAIT_S = 0.2 if sys.platform == "win32" else threading.TIMEOUT_MAX
@@ -285,7 +287,7 @@ class Promise(Generic[T]):
     foreign code.
     """
 
-    __slots__ = ("_observers", "_started", "future")
+    __slots__ = ("_context", "_observers", "_started", "future")
 
     def __init__(
         self,
@@ -293,10 +295,12 @@ class Promise(Generic[T]):
         *,
         clock: Callable[[], float] = time.monotonic,
         observers: Iterable[Observer] = (),
+        context: contextvars.Context | None = None,
     ) -> None:
         """Make the promise and its future, and tell the observers that the call was made."""
         self.future: APIFuture[T] = APIFuture(operation, clock=clock)
         self._observers = observers
+        self._context = context
         self._started: bool | None = None
         self._tell("submitted")
 
@@ -312,6 +316,14 @@ class Promise(Generic[T]):
         if self._started is None:
             self._started = self.future.set_running_or_notify_cancel()
         return self._started
+
+    def run(self, work: Callable[[P], None], job: P) -> None:
+        """Do the work of the operation, in the context of its caller where that was kept."""
+        if self._context is None:
+            work(job)
+        else:
+            # A copy, because what is sent again may begin on another thread before this one has left.
+            self._context.copy().run(work, job)
 
     def cancelled(self) -> None:
         """Tell the observers that it was cancelled before it was sent."""

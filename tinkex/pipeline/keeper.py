@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextvars
 import logging
 import os
 import threading
@@ -62,6 +63,7 @@ class Wiring:
             shut down by ``close``; one that runs its tasks at once, in the calling thread, works too.
         observers: Called on each phase change of each operation, on the thread where it happens.
         exit_deadline: How long operations are still sent after the end of the program.
+        keeps_context: Send each operation in the context variables of its caller.
         owner: Kept alive while operations are under way, so that it is not collected and closed beneath them.
     """
 
@@ -69,6 +71,7 @@ class Wiring:
     executor: Executor | None = None
     observers: Iterable[Observer] = ()
     exit_deadline: ExitDeadline | None = None
+    keeps_context: bool = False
     owner: object = None
 
 
@@ -102,6 +105,7 @@ class PromiseKeeper:
         self._executor = wiring.executor or ThreadPoolExecutor(threads, thread_name_prefix=thread_name)
         self._clock = wiring.clock
         self._observers = wiring.observers
+        self._keeps_context = wiring.keeps_context
         self._owner = wiring.owner
         self._exit = wiring.exit_deadline or ExitDeadline(wiring.clock)
         self._pid = os.getpid()
@@ -203,7 +207,8 @@ class PromiseKeeper:
     # --- keeping --------------------------------------------------------------------------------------------
 
     def _promise(self, operation: str) -> Promise[Any]:
-        return Promise(operation, clock=self._clock, observers=self._observers)
+        context = contextvars.copy_context() if self._keeps_context else None
+        return Promise(operation, clock=self._clock, observers=self._observers, context=context)
 
     def _resolve(self, promise: Promise[Any], value: object) -> None:
         promise.resolve(value)

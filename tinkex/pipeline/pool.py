@@ -99,7 +99,7 @@ class Pool(PromiseKeeper, Generic[JobT]):
             self._threads.add(threading.get_ident())
         try:
             if job is not None:
-                self._run(job)
+                job.promise.run(self._run, job)
         except BaseException as error:  # rule 3: no thread dies holding promises
             if job is not None:
                 self._fail(job.promise, error)

@@ -378,7 +378,7 @@ class Submission(PromiseKeeper):
         self._worker = threading.get_ident()
         try:
             while (operation := self._take()) is not None:
-                self._run(operation)
+                operation.promise.run(self._run, operation)
         except BaseException as error:  # rule 3: no thread dies holding promises
             self.break_(error, "submission")
             with self._lock:
