@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from tinkex.clients import AdminClient, RestClient, SamplingClient, ServiceClient, TrainingClient
     from tinkex.config import CircuitBreaker, ClientConfig, RetryPolicy, Secret
     from tinkex.errors import *  # noqa: F403
-    from tinkex.pipeline import APIFuture
+    from tinkex.pipeline import APIFuture, Metrics
     from tinkex.types import *  # noqa: F403
 
 _CLIENTS = ("AdminClient", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
 _CONFIG = ("CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret")
+_PIPELINE = ("APIFuture", "Metrics")
 _MODULES = ("errors", "types")
 
 
@@ -32,7 +33,7 @@ def _home(name: str) -> str | None:
         return "tinkex.clients"
     if name in _CONFIG:
         return "tinkex.config"
-    if name == "APIFuture":
+    if name in _PIPELINE:
         return "tinkex.pipeline"
     # The last has the official SDK's names, for ``import tinkex as tinker``; they are not listed.
     for module in ("tinkex.errors", "tinkex.types", "tinkex.compat.names"):
@@ -57,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    names = {"__version__", "APIFuture", *_CLIENTS, *_CONFIG, *_MODULES}
+    names = {"__version__", *_CLIENTS, *_CONFIG, *_PIPELINE, *_MODULES}
     for module in ("tinkex.errors", "tinkex.types"):
         names.update(importlib.import_module(module).__all__)
     return sorted(names)
@@ -68,6 +69,7 @@ __all__ = [
     "AdminClient",
     "CircuitBreaker",
     "ClientConfig",
+    "Metrics",
     "RestClient",
     "RetryPolicy",
     "SamplingClient",

@@ -109,3 +109,16 @@ def test_a_program_may_observe_every_operation(stage, batch) -> None:
         phases = [phase for name, phase in heard if name == operation]
         assert phases[0] == "submitted"
         assert phases[-1] == "ready"
+
+
+def test_metrics_observe_what_a_client_does(stage, batch) -> None:
+    """The two stretches of an operation make up the whole."""
+    metrics = tinkex.Metrics()
+    with stage.new_service(observers=[metrics]) as service:
+        train = service.create_lora_training_client("acme/small", rank=4)
+        for future in [train.forward_backward(batch, "cross_entropy") for _ in range(3)]:
+            future.result(timeout=10)
+    told = metrics.snapshot().operations["forward_backward"]
+    assert (told.submitted, told.done, told.in_flight) == (3, 3, 0)
+    assert told.accepting_s.count == told.working_s.count == 3
+    assert told.accepting_s.mean + told.working_s.mean == pytest.approx(told.total_s.mean)

@@ -17,6 +17,7 @@ from tinkex.pipeline.futures import APIFuture, Observer, PhaseChange, Phases
 from tinkex.pipeline.heartbeat import Heartbeat
 from tinkex.pipeline.herald import Herald, News
 from tinkex.pipeline.keeper import Part, Wiring
+from tinkex.pipeline.metrics import Durations, Metrics, MetricsSnapshot, OperationMetrics
 from tinkex.pipeline.periodic import Periodic
 from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.pool import CallPool
@@ -31,12 +32,16 @@ __all__ = [
     "APIFuture",
     "ByteBudget",
     "CallPool",
+    "Durations",
     "ExitDeadline",
     "Failed",
     "Heartbeat",
     "Herald",
+    "Metrics",
+    "MetricsSnapshot",
     "News",
     "Observer",
+    "OperationMetrics",
     "Outcome",
     "Part",
     "Pending",

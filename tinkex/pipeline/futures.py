@@ -56,6 +56,11 @@ class Phases:
     ready: float | None = None
     fetched: float | None = None
 
+    @property
+    def accepting_s(self) -> float | None:
+        """Seconds from the call until the server accepted the operation; None if it has not."""
+        return None if self.accepted is None else self.accepted - self.submitted
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class PhaseChange:
@@ -69,6 +74,7 @@ class PhaseChange:
         queue_state: The server's word on its queue.
         queue_state_reason: Why, if the server said.
         error: The failure, if ``phase`` is ``failed``.
+        accepted_after: Seconds from the call until the server accepted it, once it has.
     """
 
     operation: str
@@ -78,6 +84,7 @@ class PhaseChange:
     queue_state: str
     queue_state_reason: str | None
     error: BaseException | None = None
+    accepted_after: float | None = None
 
 
 Observer = Callable[[PhaseChange], object]
@@ -418,6 +425,7 @@ class Promise(Generic[T]):
             queue_state=future.queue_state,
             queue_state_reason=future.queue_state_reason,
             error=error,
+            accepted_after=future.phases.accepting_s,
         )
         for observer in self._observers:
             try:
