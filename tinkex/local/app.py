@@ -258,6 +258,7 @@ class _Routes:
         offered = {
             "pjwt_auth_enabled": self._service.tokens.offered,
             "sample_use_retrieve_futures": limits.bulk_retrieval,
+            "custom_loss_server_side": self._service.engine.runs_custom_losses,
         }
         return _value(
             {

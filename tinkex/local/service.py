@@ -159,6 +159,8 @@ class Service:
         for sampler_id in list(session.samplers):
             self._put_silently(sampler_id, partial(self._work.end_sampler, self.store.sampler(sampler_id), _FINISHED))
             self.completions.drop(sampler_id)
+        for loss_id in session.losses:
+            self._put_silently(f"{session.id}:loss", partial(self._work.end_loss, loss_id))
 
     # Models.
 
@@ -219,13 +221,24 @@ class Service:
         run = partial(self._work.optim_step, request=request)
         return self._submit_for_model(request.model_id, "optim_step", request.seq_id, key, run)
 
-    def create_custom_loss(self, _: CreateCustomLossRequest) -> UntypedAPIFuture:
-        """Answer ``POST create_custom_loss``: code of clients is not run here, and they are told so in their settings.
+    def create_custom_loss(self, request: CreateCustomLossRequest) -> UntypedAPIFuture:
+        """Answer ``POST create_custom_loss``. The loss belongs to the session and ends with it.
 
         Raises:
-            Problem: 501, always.
+            Problem: 501 if the engine runs none, which clients are told in their settings too.
         """
-        raise Problem(501, "this server runs no custom losses; forward_backward_custom computes yours in your program")
+        if not self.engine.runs_custom_losses:
+            raise Problem(
+                501, "this server runs no custom losses; forward_backward_custom computes yours in your program"
+            )
+        session = self.store.working_session(request.session_id)
+        lane = f"{session.id}:loss"
+        loss_id = f"{lane}:{request.custom_loss_seq_id}"
+        if self._is_new(loss_id, "create_custom_loss", request.custom_loss_seq_id):
+            self._refuse_if_stopping()
+            self._promise(loss_id, "create_custom_loss", lane=lane, run=partial(self._work.add_loss, loss_id, request))
+            session.losses.append(loss_id)
+        return UntypedAPIFuture(request_id=loss_id)
 
     # Weights.
 

@@ -33,6 +33,7 @@ class Session:
     detail: str | None = None
     models: list[str] = attrs.field(factory=list)
     samplers: list[str] = attrs.field(factory=list)
+    losses: list[str] = attrs.field(factory=list)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -17,6 +17,8 @@ from tinkex.local.store import Model, Sampler, Store
 from tinkex.types import (
     AdamOptimizerConfig,
     AdamParams,
+    CreateCustomLossRequest,
+    CreateCustomLossResponse,
     CreateModelResponse,
     ForwardBackwardInput,
     ForwardBackwardOutput,
@@ -63,6 +65,7 @@ class Work:
         self._limits = limits
         self._clock = clock
         self._open: set[str] = set()
+        self._losses: set[str] = set()
         self._snapshots: OrderedDict[str, Sampler] = OrderedDict()
 
     def create(
@@ -98,9 +101,21 @@ class Work:
         self._engine.load(model.id, self._checkpoints.folder_of(record), optimizer=request.optimizer)
         return LoadWeightsResponse(path=request.path, model_id=model.id)
 
+    def add_loss(self, loss_id: str, request: CreateCustomLossRequest) -> CreateCustomLossResponse:
+        """Keep a client's own loss."""
+        self._engine.add_loss(loss_id, request)
+        self._losses.add(loss_id)
+        return CreateCustomLossResponse(loss_id=loss_id)
+
+    def end_loss(self, loss_id: str) -> None:
+        """Free a client's own loss."""
+        self._losses.discard(loss_id)
+        self._engine.drop_loss(loss_id)
+
     def forward(self, model: Model, batch: ForwardBackwardInput, backward: bool) -> ForwardBackwardOutput:
         """Compute a loss, and with ``backward`` its gradient."""
         self._check_size(batch)
+        _check_owner(model, batch)
         self._engine.check_batch(model.id, batch)
         return self._engine.forward(model.id, batch, backward=backward)
 
@@ -166,6 +181,8 @@ class Work:
             self.end_model(model, reason)
         while self._open:
             self._engine.close_sampler(self._open.pop())
+        while self._losses:
+            self._engine.drop_loss(self._losses.pop())
 
     def _save(
         self,
@@ -256,6 +273,16 @@ class Work:
             raise InvalidInputError(
                 f"data has {tokens} input tokens, the limit is {self._limits.tokens}; split the batch", field="data"
             )
+
+
+def _check_owner(model: Model, batch: ForwardBackwardInput) -> None:
+    loss_id = (batch.loss_fn_config or {}).get("loss_id")
+    if batch.loss_fn == "custom" and not str(loss_id).startswith(f"{model.session_id}:"):
+        raise InvalidInputError(
+            f"loss_fn_config['loss_id'] is {loss_id!r:.100}, which is no loss of the session of this model; a loss "
+            "belongs to the session that created it",
+            field="loss_fn_config['loss_id']",
+        )
 
 
 def _check_optimizer(config: OptimizerConfig, field: str) -> None:

@@ -24,6 +24,7 @@ from tinkex.data import TINY_NAME, canonical_name
 from tinkex.errors import InvalidInputError, TinkexError
 from tinkex.types import (
     AdamParams,
+    CreateCustomLossRequest,
     ForwardBackwardInput,
     ForwardBackwardOutput,
     LoraConfig,
@@ -142,6 +143,8 @@ class ScriptedEngine:
         context: Longest input in tokens.
     """
 
+    runs_custom_losses = False
+
     def __init__(self, models: Sequence[str] = (TINY_NAME,), *, vocabulary: int = 1000, context: int = 1024) -> None:
         """Serve these base models."""
         self._names = list(models)
@@ -219,6 +222,13 @@ class ScriptedEngine:
         """Forget a model."""
         self._begin("drop_model", model_id)
         self._models.pop(model_id, None)
+
+    def add_loss(self, loss_id: str, request: CreateCustomLossRequest) -> None:
+        """Refuse: there are no logprobs to compute with."""
+        raise InvalidInputError(f"the scripted engine cannot run {request.name!r} ({loss_id})", field="graph")
+
+    def drop_loss(self, loss_id: str) -> None:
+        """Forget what was never there."""
 
     def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:
         """Compute a loss that depends on the number of steps only."""

@@ -24,8 +24,10 @@ CustomLossInputRank = Literal[0, 1, 2]
 """0 for a number, 1 for one value per target token, 2 for one row per target token."""
 CustomLossNodeOp = Literal["placeholder", "get_attr", "call_function", "call_method", "call_module", "output"]
 
+METRIC_KEY = re.compile(r"custom/[a-z0-9_./-]{1,64}:(sum|mean)")
+"""Names of metrics of a custom loss: apart from those of the server, with the way in which datums are combined."""
 _INPUT_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
-_MOST_INPUTS = 16
+MOST_INPUTS = 16
 
 
 def _input_name(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
@@ -94,9 +96,9 @@ class CreateCustomLossRequest:
     def __attrs_post_init__(self) -> None:
         """Refuse inputs that no server takes."""
         names = [item.name for item in self.inputs]
-        if not 1 <= len(names) <= _MOST_INPUTS or names[0] != "logprobs":
+        if not 1 <= len(names) <= MOST_INPUTS or names[0] != "logprobs":
             raise InvalidInputError(
-                f"inputs must be 1 to {_MOST_INPUTS}, the first of them 'logprobs', got {names!r:.200}", field="inputs"
+                f"inputs must be 1 to {MOST_INPUTS}, the first of them 'logprobs', got {names!r:.200}", field="inputs"
             )
 
 

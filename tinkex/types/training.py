@@ -12,6 +12,7 @@ import attrs
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, copied_dict, copied_list, number, optional, tag, text, whole
 from tinkex.types._numbers import shorten
+from tinkex.types.custom_loss import CustomLossInput
 from tinkex.types.inputs import ModelInput
 from tinkex.types.optimizers import DimuonParams
 from tinkex.types.provenance import ProvenanceSpans, check_cover, copy_spans
@@ -345,6 +346,41 @@ def check_data(data: Sequence[Datum], loss_fn: str, *, here: bool = False) -> No
             raise InvalidInputError(where + error.message, field=f"{where}{error.field}", index=index) from None
 
 
+def check_custom_inputs(data: Sequence[Datum], inputs: Sequence[CustomLossInput], name: str) -> None:
+    """Check that each datum has what a custom loss reads, each of its rank.
+
+    Args:
+        data: The batch, after :func:`check_data`.
+        inputs: What the loss reads; ``logprobs`` have the shape of ``target_tokens``.
+        name: What the loss is called.
+
+    Raises:
+        InvalidInputError: An input is missing or has another rank; the error names it and the datum.
+    """
+    for index, datum in enumerate(data):
+        for item in inputs:
+            key = "target_tokens" if item.name == "logprobs" else item.name
+            problem = _custom_problem(datum, key, item.rank)
+            if problem is not None:
+                field = f"data[{index}].loss_fn_inputs[{key!r}]"
+                message = f"{field} {problem}: the custom loss {name!r:.80} takes {item.name} as {_RANKS[item.rank]}"
+                raise InvalidInputError(message, field=field, index=index)
+
+
+_RANKS = ("a single number", "a number for each token", "a row for each token")
+
+
+def _custom_problem(datum: Datum, key: str, rank: int) -> str | None:
+    if key not in datum.loss_fn_inputs:
+        return "is missing"
+    shape, length = datum.loss_fn_inputs[key].full_shape, _input_length(datum.model_input)
+    # The binary form has no tensors without a dimension: a single number arrives with one.
+    if rank == 0 and shape in ((), (1,)):
+        return None
+    right = rank > 0 and len(shape) == rank and length in (None, shape[0])
+    return None if right else f"has shape {list(shape)}"
+
+
 def _inputs_of(loss_fn: str, here: bool) -> LossInputs | None:
     spec = LOSS_INPUTS.get(loss_fn)
     return spec if spec is None or spec.published or here else None
@@ -361,7 +397,9 @@ def _check_datum(datum: Datum, loss_fn: str, here: bool) -> None:
             _refuse(_key(name), f"must be a TensorData, got {tensor!r:.60}")
     wanted = None if spec is None else inputs["target_tokens"].full_shape
     for name, tensor in inputs.items():
-        _check_shape(_key(name), tensor.full_shape, length, wanted)
+        # A custom loss says itself how many dimensions it wants of each.
+        if loss_fn != "custom" or name == "target_tokens":
+            _check_shape(_key(name), tensor.full_shape, length, wanted)
 
 
 def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str) -> None:

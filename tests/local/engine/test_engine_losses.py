@@ -186,11 +186,10 @@ def test_a_loss_of_ones_own_in_two_passes_has_the_direct_gradient(bench, data) -
     assert float((flat - bench.gradient()).norm() / flat.norm()) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["custom", "hinge"])
-def test_a_loss_that_is_not_there_is_refused_by_name(bench, data, name: str) -> None:
+def test_a_loss_that_is_not_there_is_refused_by_name(bench, data) -> None:
     """The error names the loss and says what to use instead."""
-    with pytest.raises(InvalidInputError, match=rf"{name}.*forward_backward_custom") as caught:
-        bench.run(data([3]), name)
+    with pytest.raises(InvalidInputError, match=r"hinge.*forward_backward_custom") as caught:
+        bench.run(data([3]), "hinge")
     assert caught.value.field == "loss_fn"
 
 

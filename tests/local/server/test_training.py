@@ -307,8 +307,8 @@ def test_an_optimizer_that_is_not_there_is_refused_by_name(api):
     assert "'muon'" in api.run("load_weights", load | {"optimizer_config": {"type": "muon"}})["error"]
 
 
-def test_custom_losses_are_not_run_here(api):
-    """Clients are told in their settings, and in words if they try."""
+def test_an_engine_that_runs_no_custom_losses_says_so(api):
+    """Clients are told in their settings, and in words if they try; see tests/clients/test_custom_losses."""
     assert "custom_loss_server_side" not in api.post("client/config", {})
     body = {
         "session_id": api.session(),

@@ -9,6 +9,7 @@ from typing import Protocol
 from tinkex.errors import TinkexError
 from tinkex.types import (
     AdamParams,
+    CreateCustomLossRequest,
     ForwardBackwardInput,
     ForwardBackwardOutput,
     LoraConfig,
@@ -26,10 +27,16 @@ __all__ = ["Engine"]
 class Engine(Protocol):
     """Trains and samples models, one call at a time.
 
-    The server calls everything but ``check_*``, ``supported_models`` and ``model_data`` from one thread. A method
+    The server calls everything but ``check_*``, ``runs_*``, ``supported_models`` and ``model_data`` from one
+    thread. A method
     that raises leaves the model as it was. ``InvalidInputError`` means that the request was at fault, and
     ``RequestFailedError`` says in its ``category`` whose fault it was; any other exception is the engine's own failure.
     """
+
+    @property
+    def runs_custom_losses(self) -> bool:
+        """Tell whether there is more to ``add_loss`` than an error."""
+        ...
 
     def supported_models(self) -> list[SupportedModel]:
         """Return what can be trained and sampled."""
@@ -53,6 +60,14 @@ class Engine(Protocol):
 
     def drop_model(self, model_id: str) -> None:
         """Forget a model; no error if it is unknown."""
+        ...
+
+    def add_loss(self, loss_id: str, request: CreateCustomLossRequest) -> None:
+        """Keep a client's own loss, for batches of the loss ``custom`` whose settings name its id."""
+        ...
+
+    def drop_loss(self, loss_id: str) -> None:
+        """Forget a loss; no error if it is unknown."""
         ...
 
     def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -20,7 +20,10 @@ from tinkex.types import (
 )
 from tinkex.types._numbers import bounds
 from tinkex.types.sampling import check_prompt
-from tinkex.types.training import check_data
+from tinkex.types.training import check_custom_inputs, check_data
+
+if TYPE_CHECKING:
+    from tinkex.local.engine.graphs import GraphLoss
 
 __all__ = [
     "MAX_RANK",
@@ -68,20 +71,29 @@ def check_lora(lora: LoraConfig) -> None:
         )
 
 
-def check_batch(limits: Limits, batch: ForwardBackwardInput) -> None:
+def check_batch(limits: Limits, batch: ForwardBackwardInput, own: GraphLoss | None = None) -> None:
     """Refuse a batch that can never run on this base model.
+
+    Args:
+        limits: What the base model can do.
+        batch: The batch.
+        own: The client's own loss, if the batch names one.
 
     Raises:
         InvalidInputError: The loss is unknown; an input is missing, unknown or of the wrong size or type; a token
             id is outside the vocabulary; a sequence is longer than the context; or there are images or audio.
     """
-    resolve(batch.loss_fn, batch.loss_fn_config)
+    if own is None:
+        resolve(batch.loss_fn, batch.loss_fn_config)
     check_data(batch.data, batch.loss_fn, here=True)
+    if own is not None:
+        check_custom_inputs(batch.data, own.inputs, own.name)
     for index, datum in enumerate(batch.data):
         _check_input(limits, datum.model_input, f"data[{index}].model_input", index)
         _check_length(limits, datum.model_input.length, f"data[{index}].model_input", index)
         for name, tensor in datum.loss_fn_inputs.items():
-            _check_tensor(limits, name, tensor, f"data[{index}].loss_fn_inputs[{name!r}]", index)
+            if own is None or name == "target_tokens":
+                _check_tensor(limits, name, tensor, f"data[{index}].loss_fn_inputs[{name!r}]", index)
         _check_mask(datum, index)
 
 

@@ -14,6 +14,7 @@ from tinkex.errors import ConfigurationError, InvalidInputError, RequestFailedEr
 from tinkex.local.engine import checks
 from tinkex.types import (
     AdamParams,
+    CreateCustomLossRequest,
     ForwardBackwardInput,
     ForwardBackwardOutput,
     LoraConfig,
@@ -31,6 +32,7 @@ try:
     from tinkex.local.engine import checkpoint, sampling, training
     from tinkex.local.engine.adamw import AdamW
     from tinkex.local.engine.bases import SMALL, Adapter, BaseModel, fitting
+    from tinkex.local.engine.graphs import GraphLoss, compile_loss
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("torch", "transformers", "peft", "safetensors", "numpy"):
         raise
@@ -77,6 +79,8 @@ class TorchEngine:
         threads: How many threads PyTorch uses. This is a setting of the whole process.
     """
 
+    runs_custom_losses = True
+
     def __init__(
         self,
         models: Mapping[str, str | Path] | None = None,
@@ -111,6 +115,7 @@ class TorchEngine:
         self._microbatch_tokens = microbatch_tokens
         self._models: dict[str, _Model] = {}
         self._samplers: dict[str, _Sampler] = {}
+        self._losses: dict[str, GraphLoss] = {}
 
     def supported_models(self) -> list[SupportedModel]:
         """Return the base models."""
@@ -134,7 +139,7 @@ class TorchEngine:
         Raises:
             InvalidInputError: Naming the field, its value, and the limit.
         """
-        checks.check_batch(self._model(model_id).base.limits, batch)
+        checks.check_batch(self._model(model_id).base.limits, batch, self._own_loss(batch))
 
     def check_sample(self, request: SampleRequest, base_model: str) -> None:
         """Refuse a sample that can never run; from any thread.
@@ -163,20 +168,32 @@ class TorchEngine:
         if model is not None:
             model.base.remove(model.adapter.name)
 
+    def add_loss(self, loss_id: str, request: CreateCustomLossRequest) -> None:
+        """Keep a client's own loss, for batches of the loss ``custom`` that name its id.
+
+        Raises:
+            InvalidInputError: It does what a loss may not do here; the error names the node.
+        """
+        self._losses[loss_id] = compile_loss(request)
+
+    def drop_loss(self, loss_id: str) -> None:
+        """Forget a loss; no error if it is unknown."""
+        self._losses.pop(loss_id, None)
+
     def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:
         """Compute the loss, and with ``backward`` add its gradient to the model's.
 
-        Metrics are ``loss:sum`` and ``num_tokens:sum`` (tokens read).
+        Metrics are ``loss:sum`` and ``num_tokens:sum`` (tokens read), and those of a client's own loss.
 
         Raises:
             InvalidInputError: The batch can never run.
-            RequestFailedError: A loss or the gradient is not finite; category ``user``.
+            RequestFailedError: A loss or the gradient is not finite, or a client's own loss fails; category ``user``.
         """
-        model = self._model(model_id)
-        checks.check_batch(model.base.limits, batch)
+        model, own = self._model(model_id), self._own_loss(batch)
+        checks.check_batch(model.base.limits, batch, own)
         model.base.activate(model.adapter)
         parameters = list(model.adapter.parameters.values()) if backward else []
-        output, gradient = training.forward(model.base, batch, self._limit(model.base), parameters)
+        output, gradient = training.forward(model.base, batch, self._limit(model.base), parameters, own)
         if gradient is not None:
             model.gradient = gradient if model.gradient is None else model.gradient + gradient
         return output
@@ -281,6 +298,17 @@ class TorchEngine:
         if model is None:
             raise InvalidInputError(f"there is no model {model_id!r}", field="model_id")
         return model
+
+    def _own_loss(self, batch: ForwardBackwardInput) -> GraphLoss | None:
+        if batch.loss_fn != "custom":
+            return None
+        loss_id = (batch.loss_fn_config or {}).get("loss_id")
+        if loss_id not in self._losses:
+            raise InvalidInputError(
+                f"loss_fn_config['loss_id'] is {loss_id!r:.80}, which is no loss of this server; create one first",
+                field="loss_fn_config['loss_id']",
+            )
+        return self._losses[str(loss_id)]
 
     def _limit(self, base: BaseModel) -> int:
         return max(1, min(self._microbatch_tokens, _LOGITS // base.limits.vocab))

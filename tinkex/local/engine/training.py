@@ -5,39 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 
 from tinkex.errors import RequestFailedError
 from tinkex.local.engine.bases import BaseModel
-from tinkex.local.engine.losses import Loss, resolve
+from tinkex.local.engine.graphs import GraphLoss
+from tinkex.local.engine.objectives import Objective, Row, objective_of, packed
 from tinkex.types import Datum, ForwardBackwardInput, ForwardBackwardOutput, TensorData
 
 __all__ = ["forward", "microbatches"]
 
 
-@attrs.frozen(kw_only=True, slots=True, eq=False)
-class Row:
-    """A datum as arrays.
-
-    Attributes:
-        index: Its place in the batch.
-        tokens: What the model reads, ``[N]``.
-        targets: Candidate targets, ``[N, K]``.
-        inputs: The other inputs of the loss, each ``[N, K]``.
-        shape: The shape in which results are returned, ``[N]`` or ``[N, K]``.
-    """
-
-    index: int
-    tokens: np.ndarray[Any, Any]
-    targets: np.ndarray[Any, Any]
-    inputs: dict[str, np.ndarray[Any, Any]]
-    shape: tuple[int, ...]
-
-
 def forward(
-    base: BaseModel, batch: ForwardBackwardInput, limit: int, parameters: Sequence[torch.Tensor]
+    base: BaseModel,
+    batch: ForwardBackwardInput,
+    limit: int,
+    parameters: Sequence[torch.Tensor],
+    own: GraphLoss | None = None,
 ) -> tuple[ForwardBackwardOutput, torch.Tensor | None]:
     """Compute the loss of a batch under the active adapter, and its gradient.
 
@@ -46,30 +31,30 @@ def forward(
         batch: The data, checked before.
         limit: Most tokens of a micro-batch, padding included; a longer datum is alone in its own.
         parameters: What to differentiate by; empty for the loss alone.
+        own: The client's loss, for a batch of the loss ``custom``.
 
     Returns:
         The output in the order of the data, and the gradient as one flat vector, None without ``parameters``.
         Whatever was accumulated before is not touched.
 
     Raises:
-        RequestFailedError: A loss, a logprob or the gradient is not finite.
+        RequestFailedError: A loss, a logprob or the gradient is not finite, or the client's loss fails.
     """
-    loss, settings = resolve(batch.loss_fn, batch.loss_fn_config)
-    rows = [_to_row(index, datum, loss) for index, datum in enumerate(batch.data)]
+    objective = objective_of(batch, own)
+    rows = [_to_row(index, datum, objective) for index, datum in enumerate(batch.data)]
     results: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
     gradient: torch.Tensor | None = None
     for part in microbatches(rows, limit):
         with torch.inference_mode(not parameters):
             logprobs = _logprobs(base, part)
-            inputs = {name: _packed([row.inputs[name] for row in part], base.device) for name in part[0].inputs}
-            elements = _elements(part, loss, logprobs, inputs, settings)
-            results.update(_split(part, logprobs, elements, batch.loss_fn))
+            elements, sizes = objective.elements(part, logprobs)
+            results.update(_split(part, logprobs, elements, sizes, batch.loss_fn))
         if parameters:
-            own = _gradient(elements.sum(), parameters)
-            gradient = own if gradient is None else gradient + own
+            share = _gradient(elements.sum(), parameters)
+            gradient = share if gradient is None else gradient + share
     if gradient is not None and not bool(gradient.isfinite().all()):
         raise _failure("the gradient is not finite", "Look for very large weights or advantages")
-    return _output(loss, batch.loss_fn, rows, results), gradient
+    return _output(objective, batch.loss_fn, rows, results), gradient
 
 
 def microbatches(rows: Sequence[Row], limit: int) -> Iterator[list[Row]]:
@@ -85,18 +70,14 @@ def microbatches(rows: Sequence[Row], limit: int) -> Iterator[list[Row]]:
         yield part
 
 
-def _to_row(index: int, datum: Datum, loss: Loss) -> Row:
-    inputs = {name: tensor.to_numpy() for name, tensor in datum.loss_fn_inputs.items()}
-    targets = inputs.pop("target_tokens")
-    for name, value in loss.fills.items():
-        stand_in = inputs[value] if isinstance(value, str) else np.full(targets.shape, value, dtype=np.float32)
-        inputs.setdefault(name, stand_in)
-    matrix = (len(targets), -1)
+def _to_row(index: int, datum: Datum, objective: Objective) -> Row:
+    given = {name: tensor.to_numpy() for name, tensor in datum.loss_fn_inputs.items()}
+    targets = given["target_tokens"]
     return Row(
         index=index,
         tokens=np.asarray(datum.model_input.to_ints(), dtype=np.int64),
-        targets=targets.reshape(matrix),
-        inputs={name: values.reshape(matrix).astype(np.float32) for name, values in inputs.items()},
+        targets=targets.reshape(len(targets), -1),
+        inputs=objective.inputs(given),
         shape=targets.shape,
     )
 
@@ -113,39 +94,16 @@ def _logprobs(base: BaseModel, part: Sequence[Row]) -> torch.Tensor:
     flat = logits.reshape(-1, logits.shape[-1])
     if len(real) < len(flat):
         flat = flat[torch.from_numpy(real).to(base.device)]
-    return torch.log_softmax(flat.float(), -1).gather(-1, _packed([row.targets for row in part], base.device))
-
-
-def _elements(
-    part: Sequence[Row],
-    loss: Loss,
-    logprobs: torch.Tensor,
-    inputs: Mapping[str, torch.Tensor],
-    settings: Mapping[str, float],
-) -> torch.Tensor:
-    if not loss.by_datum:
-        return loss.formula(logprobs, inputs, settings)
-    lengths = [len(row.tokens) for row in part]
-    cut = {name: values.split(lengths) for name, values in inputs.items()}
-    return torch.cat(
-        [
-            loss.formula(own, {name: pieces[place] for name, pieces in cut.items()}, settings)
-            for place, own in enumerate(logprobs.split(lengths))
-        ]
-    )
-
-
-def _packed(arrays: Sequence[np.ndarray[Any, Any]], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(arrays)).to(device)
+    return torch.log_softmax(flat.float(), -1).gather(-1, packed([row.targets for row in part], base.device))
 
 
 def _split(
-    part: Sequence[Row], logprobs: torch.Tensor, elements: torch.Tensor, loss_fn: str
+    part: Sequence[Row], logprobs: torch.Tensor, elements: torch.Tensor, sizes: Sequence[int], loss_fn: str
 ) -> Iterator[tuple[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]]:
     """Cut packed results into those of each datum, and look for the first that is not finite."""
     ends = np.cumsum([len(row.tokens) for row in part])[:-1]
     of_logprobs = np.split(logprobs.detach().cpu().numpy(), ends)
-    of_elements = np.split(elements.detach().cpu().numpy(), ends)
+    of_elements = np.split(elements.detach().cpu().numpy(), np.cumsum(sizes)[:-1])
     for row, own_logprobs, own_elements in zip(part, of_logprobs, of_elements, strict=True):
         if not np.isfinite(own_logprobs).all():
             raise _failure(
@@ -156,10 +114,12 @@ def _split(
                 f"the {loss_fn} loss of data[{row.index}] is not finite",
                 "Look at its logprobs, advantages or weights: a ratio exp(new - old logprob) may have overflowed",
             )
-        yield row.index, (own_logprobs.reshape(row.shape), own_elements.reshape(row.shape))
+        yield row.index, (own_logprobs.reshape(row.shape), own_elements)
 
 
 def _gradient(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    if not loss.requires_grad:
+        raise _failure("the custom loss does not depend on the logprobs", "Compute it from them, without detach()")
     parts = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([part.reshape(-1) for part in parts])
 
@@ -169,7 +129,7 @@ def _failure(what: str, advice: str) -> RequestFailedError:
 
 
 def _output(
-    loss: Loss,
+    objective: Objective,
     loss_fn: str,
     rows: Sequence[Row],
     results: Mapping[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
@@ -179,8 +139,9 @@ def _output(
         logprobs, elements = results[row.index]
         output = {"logprobs": TensorData.from_numpy(logprobs)}
         if loss_fn == "cross_entropy":
-            output["elementwise_loss"] = TensorData.from_numpy(elements)
+            output["elementwise_loss"] = TensorData.from_numpy(elements.reshape(row.shape))
         outputs.append(output)
     total = sum(float(elements.sum(dtype=np.float64)) for _, elements in results.values())
-    metrics = {"loss:sum": total, "num_tokens:sum": float(sum(len(row.tokens) for row in rows))}
-    return ForwardBackwardOutput(loss_fn_output_type=loss.output_type, loss_fn_outputs=outputs, metrics=metrics)
+    tokens = float(sum(len(row.tokens) for row in rows))
+    metrics = {"loss:sum": total, "num_tokens:sum": tokens, **objective.metrics()}
+    return ForwardBackwardOutput(loss_fn_output_type=objective.output_type, loss_fn_outputs=outputs, metrics=metrics)
