@@ -15,13 +15,13 @@ from tinkex._version import __version__
 
 if TYPE_CHECKING:
     from tinkex import errors, types
-    from tinkex.clients import AdminClient, RestClient, SamplingClient, ServiceClient, TrainingClient
+    from tinkex.clients import AdminClient, LossHandle, RestClient, SamplingClient, ServiceClient, TrainingClient
     from tinkex.config import CircuitBreaker, ClientConfig, RetryPolicy, Secret
     from tinkex.errors import *  # noqa: F403
     from tinkex.pipeline import APIFuture, Metrics
     from tinkex.types import *  # noqa: F403
 
-_CLIENTS = ("AdminClient", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
+_CLIENTS = ("AdminClient", "LossHandle", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
 _CONFIG = ("CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret")
 _PIPELINE = ("APIFuture", "Metrics")
 _MODULES = ("errors", "types")
@@ -69,6 +69,7 @@ __all__ = [
     "AdminClient",
     "CircuitBreaker",
     "ClientConfig",
+    "LossHandle",
     "Metrics",
     "RestClient",
     "RetryPolicy",

@@ -1,9 +1,10 @@
-"""What people hold: the five clients."""
+"""What people hold: the clients, and the handle of a loss."""
 
 from tinkex.clients.admin import AdminClient
+from tinkex.clients.loss_handle import LossHandle
 from tinkex.clients.rest import RestClient
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.service import ServiceClient
 from tinkex.clients.training import TrainingClient
 
-__all__ = ["AdminClient", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient"]
+__all__ = ["AdminClient", "LossHandle", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient"]

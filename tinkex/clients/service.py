@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+import attrs
 from typing_extensions import Self
 
 from tinkex.clients.door import console_page, resolve
+from tinkex.clients.loss_handle import LossHandle, PerDatumLossFn, encode, trace
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.rest import RestClient
 from tinkex.clients.sampling import SamplingClient
@@ -22,6 +24,7 @@ from tinkex.pipeline.futures import finished
 from tinkex.types import (
     ClientSessionFinishReasonType,
     CopyWeightsRequest,
+    CustomLossInputRank,
     GetInfoRequest,
     GetServerCapabilitiesResponse,
     LoraConfig,
@@ -164,6 +167,47 @@ class ServiceClient(NotPicklable):
     ) -> TrainingClient:
         """Make a model from saved weights and go on with the saved optimizer; otherwise as without it."""
         return self._restore(path, True, base_model, user_metadata, weights_access_token, None)
+
+    def create_custom_loss(
+        self, fn: PerDatumLossFn, input_ranks: Mapping[str, CustomLossInputRank]
+    ) -> APIFuture[LossHandle]:
+        """Send a loss of your own to the server, which then computes it in one pass.
+
+        The function is traced with ``torch.fx`` at the call: it runs once, with stand-ins for tensors, and what it does
+        to them is what the server does for each datum. The losses of the datums are added up. So it cannot branch on
+        values, use tensors or modules from outside, or call anything but torch and math::
+
+            def margin(logprobs, advantages):
+                loss = -(logprobs * advantages).sum()
+                return loss, {"custom/length:mean": torch.ones_like(logprobs).sum()}
+
+            handle = service.create_custom_loss(margin, {"logprobs": 1, "advantages": 1}).result()
+            train.forward_backward_custom(data, handle)
+
+        Args:
+            fn: Takes ``logprobs``, those of the target tokens of one datum, then the entries of ``loss_fn_inputs`` that
+                it names. Returns the loss as a scalar tensor, and metrics: scalar tensors by name,
+                ``custom/<name>:sum`` or ``custom/<name>:mean``, which says how datums are combined.
+            input_ranks: For each parameter 0 for a single number, 1 for a number for each token, or 2 for a row for
+                each token; for ``logprobs`` that of ``target_tokens``.
+
+        Returns:
+            A future of the handle to give to ``TrainingClient.forward_backward_custom``, for clients of this session.
+            It fails with RequestFailedError if the server does not run what the function calls.
+
+        Raises:
+            ConfigurationError: torch is not installed, or the server runs no losses of its clients.
+            InvalidInputError: The function cannot be sent; the error says what of it.
+        """
+        if not self._session.settings.get().custom_loss_server_side:
+            raise ConfigurationError(
+                f"{self.config.base_url} runs no losses of its clients; forward_backward_custom(data, function) "
+                "computes yours in this program, with a function of all datums and their logprobs"
+            )
+        traced = trace(fn, input_ranks, self._session.open())
+        return self._session.create_loss(
+            traced.name, traced.inputs, encode(traced), lambda loss_id: attrs.evolve(traced, loss_id=loss_id)
+        )
 
     def create_sampling_client(
         self,

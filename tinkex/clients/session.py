@@ -47,11 +47,15 @@ from tinkex.resources import TinkexAPI
 from tinkex.types import (
     CancelFutureRequest,
     ClientSessionFinishReasonType,
+    CreateCustomLossRequest,
+    CreateCustomLossResponse,
     CreateModelRequest,
     CreateModelResponse,
     CreateSamplingSessionRequest,
     CreateSessionRequest,
     CreateSessionResponse,
+    CustomLossGraph,
+    CustomLossInput,
     FutureRetrieveRequest,
     FuturesRetrieveRequest,
     JoinSamplingSessionRequest,
@@ -159,6 +163,7 @@ class Session:
         )
         self.samplers = itertools.count()
         self.models = itertools.count()
+        self._losses = itertools.count()
         self._clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -328,6 +333,34 @@ class Session:
 
         part = Part(send=send, request_type="CreateModel", decode=CreateModelResponse)
         return self._dispatcher.submit("create_model", part, self.models)
+
+    def create_loss(
+        self, name: str, inputs: Sequence[CustomLossInput], graph: CustomLossGraph, finish: Callable[[str], T]
+    ) -> APIFuture[T]:
+        """Make a loss on the server.
+
+        Args:
+            name: What to call it.
+            inputs: What it reads.
+            graph: What it computes.
+            finish: Makes the result out of the id of the loss.
+        """
+        session_id = self.open()
+
+        def send(custom_loss_seq_id: int) -> str:
+            request = CreateCustomLossRequest(
+                session_id=session_id,
+                custom_loss_seq_id=custom_loss_seq_id,
+                name=name,
+                inputs=list(inputs),
+                graph=graph,
+            )
+            return self.api.training.create_custom_loss(request).request_id
+
+        part = Part(send=send, request_type="CreateCustomLoss", decode=CreateCustomLossResponse)
+        return self._dispatcher.submit(
+            "create_custom_loss", part, self._losses, lambda created: finish(created.loss_id)
+        )
 
     def create_model_from(self, path: str, **options: Any) -> str:
         """Make a model of a checkpoint with one call, and return its id.

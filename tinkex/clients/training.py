@@ -11,6 +11,7 @@ import attrs
 
 from tinkex.clients.custom_loss import CustomLoss, CustomLossFn, import_torch
 from tinkex.clients.door import console_page
+from tinkex.clients.loss_handle import LossHandle
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.ready import ReadyClient
 from tinkex.clients.sampling import SamplingClient, as_policy
@@ -46,7 +47,7 @@ from tinkex.types import (
     UntypedAPIFuture,
 )
 from tinkex.types._console import run_page
-from tinkex.types.training import check_data, check_loss
+from tinkex.types.training import check_custom_inputs, check_data, check_loss
 from tinkex.types.weights import check_name, require_kind
 
 if TYPE_CHECKING:
@@ -128,7 +129,11 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._submit_batch("forward_backward", data, loss_fn, loss_fn_config)
 
     def forward_backward_custom(
-        self, data: Iterable[Datum], loss_fn: CustomLossFn, *, loss_type_input: Literal["logprobs"] | None = None
+        self,
+        data: Iterable[Datum],
+        loss_fn: CustomLossFn | LossHandle,
+        *,
+        loss_type_input: Literal["logprobs"] | None = None,
     ) -> APIFuture[ForwardBackwardOutput]:
         """Compute a loss of your own on the logprobs of the target tokens, and add its gradient to the model's.
 
@@ -136,10 +141,12 @@ class TrainingClient(NotPicklable, ReadyClient):
         one operation with consecutive numbers, which nothing overtakes. The function runs on the thread that sends the
         operations of this model, so thread-local state (autocast, breakpoints) is not that of the caller.
 
+        A handle of ``ServiceClient.create_custom_loss`` runs on the server instead, in one pass like any other loss.
+
         Args:
             data: The batch; each datum needs ``target_tokens``, what else it has is for your function.
             loss_fn: Called with the datums and, for each, a float32 tensor of logprobs in the shape of its
-                ``target_tokens``; returns the loss as a scalar tensor, and a dict of metrics.
+                ``target_tokens``; returns the loss as a scalar tensor, and a dict of metrics. Or a handle.
             loss_type_input: Accepted for programs written for the official SDK: logprobs are all that there is.
 
         Returns:
@@ -147,8 +154,11 @@ class TrainingClient(NotPicklable, ReadyClient):
 
         Raises:
             ConfigurationError: torch is not installed.
-            InvalidInputError: The batch cannot be computed; the error names the datum. Nothing was sent.
+            InvalidInputError: The batch cannot be computed; the error names the datum. Or the handle belongs to another
+                session. Nothing was sent.
         """
+        if isinstance(loss_fn, LossHandle):
+            return self._submit_handle(list(data), loss_fn)
         import_torch()
         custom = CustomLoss(list(data), loss_fn)
         forward_data = custom.forward_data()
@@ -399,6 +409,17 @@ class TrainingClient(NotPicklable, ReadyClient):
         config = dict(loss_fn_config) if loss_fn_config else None
         parts = self._batch_parts(operation, batch, self._chunks(batch), loss_fn, config)
         return self._submission.submit(operation, parts, combine_outputs)
+
+    def _submit_handle(self, data: list[Datum], handle: LossHandle) -> APIFuture[ForwardBackwardOutput]:
+        if handle.loss_id is None or handle.session_id != self._session.id:
+            raise InvalidInputError(
+                f"loss_fn {handle.name!r} was created in session {handle.session_id}, and only clients of that session "
+                "can use it; create it with the ServiceClient of this model",
+                field="loss_fn",
+            )
+        check_data(data, "custom")
+        check_custom_inputs(data, handle.inputs, handle.name)
+        return self.forward_backward(data, "custom", {"loss_id": handle.loss_id})
 
     def _chunks(self, data: list[Datum]) -> list[tuple[slice, int]]:
         agreement = self._agreement

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union
+from typing import Literal, Union
 
 import attrs
 
 from tinkex import types
 from tinkex.clients import SamplingClient, TrainingClient
+from tinkex.clients.loss_handle import PerDatumLossFn
 from tinkex.compat import auth
 from tinkex.config import RetryPolicy
 from tinkex.errors import APIConnectionError, TinkexError
@@ -49,7 +49,6 @@ EventType = Literal["SESSION_START", "SESSION_END", "UNHANDLED_EXCEPTION", "GENE
 SamplingClientKind = Literal["snapshot", "inflight"]
 LossFnInputs = dict[str, TensorData]
 LossFnOutput = dict[str, TensorData]
-PerDatumLossFn = Callable[..., "tuple[Any, Mapping[str, Any]]"]
 FutureRetrieveResponse = Union[
     types.TryAgainResponse,
     types.ForwardBackwardOutput,
