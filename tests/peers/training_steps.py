@@ -127,6 +127,87 @@ def policy_losses(w: World) -> None:
             w.note(name, result.metrics["loss:sum"], loss(train.forward(w.batch(), "cross_entropy")))
 
 
+def _gspo(new: list[float], old: list[float], gains: list[float], low: float, high: float) -> float:
+    """The loss of one sequence, all of whose tokens count."""
+    ratio = math.exp(sum(a - b for a, b in zip(new, old, strict=True)) / len(new))
+    return -sum(min(ratio * gain, min(max(ratio, low), high) * gain) for gain in gains)
+
+
+def _stable(new: list[float], old: list[float], gains: list[float], kl: float) -> float:
+    """The loss of one sequence without outliers."""
+    terms = [
+        (b - a, -min(math.exp(a - b) * g, _ratio(a, b, 0.8, 1.2) * g)) for a, b, g in zip(new, old, gains, strict=True)
+    ]
+    return sum(value + kl * (math.exp(drift) - drift - 1) for drift, value in terms)
+
+
+@step(since="0.26")
+def sequence_losses(w: World) -> None:
+    """The two losses of the newest generation have the values of their papers, and train."""
+    wide = {"clip_low_threshold": 0.9, "clip_high_threshold": 1.1}
+    forms: list[tuple[str, dict[str, float] | None, Callable[..., float]]] = [
+        ("gspo", None, lambda *values: _gspo(*values, 1 - 3e-4, 1 + 4e-4)),
+        ("gspo", wide, lambda *values: _gspo(*values, 0.9, 1.1)),
+        ("stable_reinforce", None, lambda *values: _stable(*values, 0.0)),
+        ("stable_reinforce", {"kl_coeff": 0.2}, lambda *values: _stable(*values, 0.2)),
+    ]
+    for name, config, formula in forms:
+        train = w.train()
+        data = w.policy_batch(train)
+        if name == "gspo":
+            for datum in data:
+                length = len(datum.loss_fn_inputs["advantages"].tolist())
+                datum.loss_fn_inputs["sequence_ratio_mask"] = w.floats([1.0] * length)
+        result = done(train.forward_backward(data, name, loss_fn_config=config))
+        done(train.optim_step(w.adam()))
+        expected = sum(
+            formula(own, *(datum.loss_fn_inputs[key].tolist() for key in POLICY))
+            for datum, own in zip(data, logprobs(result), strict=True)
+        )
+        assert close(result.metrics["loss:sum"], expected), name
+        w.note(name, result.metrics["loss:sum"], loss(train.forward(w.batch(), "cross_entropy")))
+
+
+@step(since="0.26")
+def server_loss(w: World) -> None:
+    """A loss that was traced runs on the server in one pass, and equals the loss of the server that it copies."""
+    import torch
+
+    def mine(logprobs: Any, old: Any, advantages: Any, scale: Any) -> Any:
+        ratio = torch.exp(logprobs - old)
+        gain = torch.minimum(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
+        metrics = {"custom/ratio:mean": ratio.mean(), "custom/tokens:sum": torch.ones_like(ratio).sum()}
+        return -scale * gain.sum(), metrics
+
+    ranks = {"logprobs": 1, "old": 1, "advantages": 1, "scale": 0}
+    handle = done(w.service.create_custom_loss(mine, ranks))
+    assert handle.loss_id
+    assert handle.input_names == ("old", "advantages", "scale")
+    own, theirs = w.train(), w.train()
+    plain = w.policy_batch(own)
+    data = [
+        w.types.Datum(
+            model_input=datum.model_input,
+            loss_fn_inputs={
+                "target_tokens": datum.loss_fn_inputs["target_tokens"],
+                "old": datum.loss_fn_inputs["logprobs"],
+                "advantages": datum.loss_fn_inputs["advantages"],
+                "scale": w.types.TensorData(data=[1.0], dtype="float32", shape=[]),
+            },
+        )
+        for datum in plain
+    ]
+    futures = [own.forward_backward_custom(data, handle), theirs.forward_backward(plain, "ppo")]
+    for train in (own, theirs):
+        train.optim_step(w.adam())
+    metrics = [done(future).metrics for future in futures]
+    assert close(metrics[0]["loss:sum"], metrics[1]["loss:sum"], 1e-5)
+    assert metrics[0]["custom/tokens:sum"] == 34.0
+    after = [loss(train.forward(w.batch(), "cross_entropy")) for train in (own, theirs)]
+    assert close(*after, 1e-5)
+    w.note("loss", metrics[0]["loss:sum"], metrics[0]["custom/ratio:mean"], *after)
+
+
 @step()
 def custom_loss(w: World) -> None:
     """A loss of one's own that equals cross-entropy trains like it; another is differentiated; metrics come back."""

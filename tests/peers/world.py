@@ -189,6 +189,10 @@ class World:
             for number, length in lengths
         ]
 
+    def floats(self, values: list[float]) -> Any:
+        """Return numbers as an input of a loss."""
+        return self.types.TensorData(data=values, dtype="float32", shape=[len(values)])
+
     def prompt(self, length: int = 9) -> Any:
         """Return a prompt."""
         return self.types.ModelInput.from_ints(text(2, length))
