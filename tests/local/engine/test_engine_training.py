@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinkex.errors import InvalidInputError, RequestFailedError
-from tinkex.types import AdamParams, LoraConfig, TensorData
+from tinkex.types import AdamParams, ForwardBackwardInput, LoraConfig, TensorData
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -48,14 +48,12 @@ def test_the_size_of_a_micro_batch_changes_nothing_but_memory(new_bench, data) -
 
 def test_micro_batches_stay_within_their_limit(bench, data) -> None:
     """Rows times the longest row never exceeds the limit, unless a row alone does."""
-    from tinkex.local.engine.losses import LOSSES
+    from tinkex.local.engine.objectives import objective_of
     from tinkex.local.engine.training import _to_row, microbatches
 
     chance = np.random.default_rng(1)
-    rows = [
-        _to_row(index, datum, LOSSES["cross_entropy"])
-        for index, datum in enumerate(data([int(n) for n in chance.integers(1, 90, 40)]))
-    ]
+    batch = ForwardBackwardInput(data=data([int(n) for n in chance.integers(1, 90, 40)]), loss_fn="cross_entropy")
+    rows = [_to_row(index, datum, objective_of(batch, None)) for index, datum in enumerate(batch.data)]
     parts = list(microbatches(rows, 64))
     assert sorted(row.index for part in parts for row in part) == list(range(40))
     assert all(len(part) == 1 or len(part) * max(len(row.tokens) for row in part) <= 64 for part in parts)
