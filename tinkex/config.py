@@ -188,6 +188,10 @@ class ClientConfig:
     tags: tuple[str, ...] = attrs.field(default=(), converter=_to_tags)
     project_id: str | None = None
     telemetry: bool = True
+    report_exceptions: bool = False
+    """Tell the server of exceptions that calls and futures raise, once there is a session: class, message, and the
+    functions that they went through; never variables, lines of source or a credential. Off unless asked for, because
+    a message may hold what your program works on. Needs ``telemetry``."""
     propagate_trace: bool = False
     """Put the trace headers of OpenTelemetry into each request: those of the context in which you made the call, though
     it is sent from another thread. Polls, heartbeats and telemetry have none. Needs ``tinkex[otel]``."""

@@ -129,5 +129,10 @@ SIGNATURES = {
     "TrainingClient.save_weights_and_get_sampling_client": "name retry_config record_stability_info kind",
     "TrainingClient.save_weights_external": "name ttl_seconds age_encryption_recipients",
     "TrainingClient.save_weights_for_sampler": "name ttl_seconds user_metadata",
+    "AdminClient.get_telemetry": "",
+    "RestClient.get_telemetry": "",
+    "SamplingClient.get_telemetry": "",
+    "ServiceClient.get_telemetry": "",
+    "TrainingClient.get_telemetry": "",
 }
 """The arguments of the public methods of 0.38.0, and of those that only 0.7.0 has; after ``*`` by name only."""

@@ -12,6 +12,7 @@ import pytest
 from tinkex.config import Secret
 from tinkex.errors import APIConnectionError, ClientClosedError, LifecycleError, error_from_status
 from tinkex.pipeline import Heartbeat, Periodic, Reporter
+from tinkex.pipeline.reporter import without_credentials
 from tinkex.types import GenericEvent
 
 
@@ -279,3 +280,53 @@ def test_no_credential_leaves_by_telemetry(caplog):
     reporter.report(GenericEvent(event_id="1", event_session_index=0, timestamp=now, event_name="x", event_data={1: 2}))
     reporter.flush_once()
     assert 1 == len(sent)
+
+
+def test_draining_waits_until_all_is_delivered_or_dropped(h):
+    """Whoever wants to be sure that the events have left can be."""
+    sent, hold = [], threading.Event()
+
+    def send(batch):
+        assert hold.wait(h.BOUND)
+        sent.append(batch)
+        if "bad" in batch:
+            raise status(400)
+
+    reporter = Reporter(send, 1000, max_batch=1, max_queue=2)
+    reporter.start()
+    assert reporter.drain(0)
+    assert reporter.report("good")
+    assert not reporter.drain(0.01)
+    hold.set()
+    assert reporter.drain(h.BOUND)
+    assert reporter.report("bad")
+    assert reporter.drain(h.BOUND)
+    assert [["good"], ["bad"]] == sent
+    assert reporter.stop(h.BOUND)
+    assert reporter.report("late") is False
+    assert {"refused": 1, "closed": 1} == dict(reporter.dropped)
+
+
+def test_draining_gives_up_where_the_server_cannot_be_reached(h):
+    """What is kept for a second try has not left; after that it is dropped, and nothing is left to wait for."""
+    tried = threading.Semaphore(0)
+
+    def send(batch):
+        tried.release()
+        raise APIConnectionError("down")
+
+    reporter = Reporter(send, 1000, max_queue=1)
+    reporter.start()
+    for number in range(3):
+        reporter.report(number)
+    assert not reporter.drain(0.05)
+    assert tried.acquire(timeout=h.BOUND)
+    assert reporter.drain(h.BOUND)
+    assert {"queue full": 2, "failed": 1} == dict(reporter.dropped)
+    assert reporter.stop(h.BOUND)
+
+
+def test_credentials_are_left_out_of_lists_too():
+    """At any depth of dicts and lists."""
+    data = {"list": [{"api_key": "x", "a": 1}, Secret("tml-SECRET"), [{"cookie": "x"}]]}
+    assert {"list": [{"a": 1}, [{}]]} == without_credentials(data)

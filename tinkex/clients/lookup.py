@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from tinkex.clients.door import resolve
+from tinkex.clients.events import Telemetry
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.ready import ReadyClient
 from tinkex.clients.session import Session
@@ -48,6 +49,11 @@ class LookupClient(NotPicklable, ReadyClient):
         if session is None:
             session = Session(resolve(config, base_url=base_url, api_key=api_key, **settings))
         self._session = session
+        session.watch(self)
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what logs events for the server; None if telemetry is off, or there is no session to log them for."""
+        return self._session.telemetry()
 
     def close(self) -> None:
         """Wait for what is under way and close the connections; nothing if they belong to a ServiceClient."""

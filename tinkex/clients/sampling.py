@@ -21,6 +21,7 @@ from tinkex.types.sampling import check_prompt
 from tinkex.types.weights import check_sampler_path
 
 if TYPE_CHECKING:
+    from tinkex.clients.events import Telemetry
     from tinkex.clients.session import Session
 
 __all__ = ["SamplingClient"]
@@ -77,6 +78,7 @@ class SamplingClient(ReadyClient):
         self._clone = clone
         self._numbers: Iterator[int] | None = None
         self._herald: Herald | None = None
+        session.watch(self)
 
     @classmethod
     def create(
@@ -193,6 +195,10 @@ class SamplingClient(ReadyClient):
             ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found.
         """
         return load_tokenizer(self.get_base_model())
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what logs events for the server; None if telemetry is off, or in a copy from another process."""
+        return self._session.telemetry()
 
     def get_sampler_handle(self) -> str:
         """Return a text that names the sampler and its server, without any credential.

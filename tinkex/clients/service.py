@@ -10,6 +10,7 @@ import attrs
 from typing_extensions import Self
 
 from tinkex.clients.door import console_page, resolve
+from tinkex.clients.events import Telemetry
 from tinkex.clients.loss_handle import LossHandle, PerDatumLossFn, encode, trace
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.rest import RestClient
@@ -95,6 +96,7 @@ class ServiceClient(NotPicklable):
         self._session = Session(
             self.config, user_metadata=user_metadata, display_name=display_name, observers=observers
         )
+        self._session.watch(self)
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Ask the server which base models it offers."""
@@ -265,6 +267,19 @@ class ServiceClient(NotPicklable):
             ConfigurationError: This is another server, which has no console.
         """
         return console_page(self.config, session_page(self._session.id))
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what logs events for the server; None if telemetry is off.
+
+        Opens the session, if that has not been done: events belong to one.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            APIError: The server could not be reached, or refused.
+        """
+        if self.config.telemetry:
+            self._session.open()
+        return self._session.telemetry()
 
     def create_rest_client(self) -> RestClient:
         """Return a client that lists and manages runs and checkpoints."""

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from tinkex._version import __version__
 from tinkex.clients import at_exit
 from tinkex.clients.dynamic import DynamicSettings
-from tinkex.clients.events import EventLog
+from tinkex.clients.events import Telemetry
 from tinkex.clients.logs import PauseLog
 from tinkex.clients.negotiation import Agreement, negotiate
+from tinkex.clients.reports import Redactor, watch
 from tinkex.clients.settings import ServerSettings
 from tinkex.config import ClientConfig, RetryPolicy
-from tinkex.errors import ClientClosedError, NotFoundError, RequestFailedError, TinkexError
+from tinkex.errors import ClientClosedError, NotFoundError, PipelineBrokenError, RequestFailedError, TinkexError
 from tinkex.pipeline import (
     APIFuture,
     ByteBudget,
@@ -152,7 +153,10 @@ class Session:
         self._dynamic = DynamicSettings(api)
         self.uploads = ByteBudget(config.max_upload_bytes)
         self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
-        self._wiring = Wiring(owner=self, observers=(PauseLog(), *observers), keeps_context=config.propagate_trace)
+        own: list[Observer] = [PauseLog()]
+        if config.report_exceptions:
+            own.append(lambda change: self.report(change.error))
+        self._wiring = Wiring(owner=self, observers=(*own, *observers), keeps_context=config.propagate_trace)
         self.calls = CallPool("the session", wiring=self._wiring)
         self._dispatcher = SampleDispatcher(
             "the session",
@@ -164,6 +168,7 @@ class Session:
         self.samplers = itertools.count()
         self.models = itertools.count()
         self._losses = itertools.count()
+        self._reports = itertools.count()
         self._clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -173,7 +178,7 @@ class Session:
         self._closed: ClientClosedError | None = None
         self._submissions: weakref.WeakSet[Submission] = weakref.WeakSet()
         self._heartbeat: Heartbeat | None = None
-        self._events: EventLog | None = None
+        self._events: Telemetry | None = None
         self._finalizer: weakref.finalize[Any, Session] | None = None
 
     # --- opening ----------------------------------------------------------------------------------------------------
@@ -242,7 +247,7 @@ class Session:
         heartbeat.start()
         self._heartbeat = heartbeat
         if self.config.telemetry:
-            self._events = EventLog(api.telemetry.send, session_id)
+            self._events = Telemetry(api.telemetry.send, session_id, Redactor(self.config, api.credentials))
             self._events.start()
         self._end_with_owner_locked(heartbeat)
 
@@ -256,6 +261,27 @@ class Session:
         if self._agreement is None:
             self._agreement = negotiate(self.settings, self.config)
         return self._agreement
+
+    # --- telemetry --------------------------------------------------------------------------------------------------
+
+    def telemetry(self) -> Telemetry | None:
+        """Return what events are logged with; None if telemetry is off, or if there is no session to log them for."""
+        return self._events
+
+    def watch(self, client: object) -> None:
+        """Report what the methods of a client raise, if the settings want that."""
+        if self.config.report_exceptions:
+            watch(client, self.report)
+
+    def report(self, error: BaseException | None) -> None:
+        """Tell the server of an exception once; not of one that only repeats another, and not without a session."""
+        events = self._events
+        if error is None or events is None or isinstance(error, (ClientClosedError, PipelineBrokenError)):
+            return
+        # Two threads may meet the same failure: setdefault is atomic, so one of them finds its own number.
+        number = next(self._reports)
+        if vars(error).setdefault("_reported", number) == number:
+            events.log_exception_sync(error)
 
     # --- what the clients need --------------------------------------------------------------------------------------
 
@@ -469,7 +495,7 @@ class Session:
         return f"session {self._id}" if self._id else "no session yet"
 
 
-def _clean_up(heartbeat: Heartbeat | None, events: EventLog | None, poller: Poller, api: TinkexAPI) -> None:
+def _clean_up(heartbeat: Heartbeat | None, events: Telemetry | None, poller: Poller, api: TinkexAPI) -> None:
     """End the threads of a session that was collected; nothing of it is under way, or it would not have been."""
 
     def work() -> None:

@@ -51,6 +51,7 @@ from tinkex.types.training import check_custom_inputs, check_data, check_loss
 from tinkex.types.weights import check_name, require_kind
 
 if TYPE_CHECKING:
+    from tinkex.clients.events import Telemetry
     from tinkex.clients.session import Session
 
 __all__ = ["TrainingClient"]
@@ -96,6 +97,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         self._session = session
         self._agreement = session.agreement
         self._submission = session.new_submission(model_id)
+        session.watch(self)
 
     def forward(
         self, data: Iterable[Datum], loss_fn: LossFnType, loss_fn_config: LossConfig | None = None
@@ -363,6 +365,10 @@ class TrainingClient(NotPicklable, ReadyClient):
     def get_info(self) -> GetInfoResponse:
         """Ask the server about this model."""
         return self._session.api.models.get_info(GetInfoRequest(model_id=self.model_id))
+
+    def get_telemetry(self) -> Telemetry | None:
+        """Return what logs events for the server; None if telemetry is off."""
+        return self._session.telemetry()
 
     def get_tokenizer(self) -> Any:
         """Return the Hugging Face tokenizer of the base model.

@@ -27,11 +27,16 @@ _CREDENTIAL = re.compile(r"key|token$|secret|password|authorization|cookie|heade
 
 def without_credentials(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``data`` without entries whose name or value may be a credential, at any depth."""
-    return {
-        name: without_credentials(value) if isinstance(value, Mapping) else value
-        for name, value in data.items()
-        if not _CREDENTIAL.search(name) and not isinstance(value, Secret)
-    }
+    kept = {name: value for name, value in data.items() if not _CREDENTIAL.search(name)}
+    return {name: _inside(value) for name, value in kept.items() if not isinstance(value, Secret)}
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_credentials(value)
+    if isinstance(value, (list, tuple)):
+        return [_inside(item) for item in value if not isinstance(item, Secret)]
+    return value
 
 
 class Reporter:
@@ -42,7 +47,7 @@ class Reporter:
     dropped.
 
     Attributes:
-        dropped: Events that were not delivered, by reason: ``queue full``, ``refused``, ``failed``.
+        dropped: Events that were not delivered, by reason: ``queue full``, ``refused``, ``failed``, ``closed``.
     """
 
     def __init__(
@@ -66,7 +71,10 @@ class Reporter:
         self._max_batch = max_batch
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)
         # guarded by _lock
+        self._closed = False
+        self._open = 0  # events that were neither delivered nor dropped
         self._queue: collections.deque[Any] = collections.deque()
         self.dropped: collections.Counter[str] = collections.Counter()
         # used by the thread only
@@ -81,27 +89,50 @@ class Reporter:
         """
         self._thread.start()
 
-    def report(self, event: Any) -> None:
-        """Queue an event of :mod:`tinkex.types`; entries of its data that may be credentials are left out."""
+    def report(self, event: Any) -> bool:
+        """Queue an event of :mod:`tinkex.types`; entries of its data that may be credentials are left out.
+
+        Returns:
+            True if it was queued.
+        """
         if os.getpid() != self._pid:
-            return
+            return False
         try:
             if isinstance(event, GenericEvent):
                 event = attrs.evolve(event, event_data=without_credentials(event.event_data))
             with self._lock:
-                if len(self._queue) >= self._max_queue:
-                    self._queue.popleft()
-                    self.dropped["queue full"] += 1
-                self._queue.append(event)
+                return self._queue_locked(event)
         except Exception:
             logger.debug("an event could not be queued", exc_info=True)
+            return False
+
+    def _queue_locked(self, event: Any) -> bool:
+        if self._closed:
+            self.dropped["closed"] += 1
+            return False
+        if len(self._queue) >= self._max_queue:
+            self._queue.popleft()
+            self._settle_locked("queue full", 1)
+        self._queue.append(event)
+        self._open += 1
+        return True
 
     def flush(self) -> None:
         """Send what is queued soon, on the thread."""
         self._thread.trigger()
 
+    def drain(self, timeout: float = 2.0) -> bool:
+        """Send what is queued now, and wait; True if all of it was delivered or dropped within ``timeout`` seconds."""
+        if os.getpid() != self._pid:
+            return False
+        self.flush()
+        with self._settled:
+            return self._settled.wait_for(lambda: not self._open, timeout)
+
     def stop(self, timeout: float = 2.0) -> bool:
         """Send what is queued once, and end the thread; True if that took at most ``timeout`` seconds."""
+        with self._lock:
+            self._closed = True
         return self._thread.stop(timeout)
 
     def flush_once(self) -> None:
@@ -128,9 +159,19 @@ class Reporter:
             if not isinstance(error, APIStatusError) or error.status_code >= 500:
                 return False
             self._drop("refused", batch)
+            return True
+        with self._lock:
+            self._settle_locked(None, len(batch))
         return True
 
     def _drop(self, reason: str, batch: list[Any]) -> None:
         logger.debug("%d events of telemetry were dropped: %s", len(batch), reason)
         with self._lock:
-            self.dropped[reason] += len(batch)
+            self._settle_locked(reason, len(batch))
+
+    def _settle_locked(self, dropped: str | None, size: int) -> None:
+        if dropped is not None:
+            self.dropped[dropped] += size
+        self._open -= size
+        if not self._open:
+            self._settled.notify_all()
