@@ -188,6 +188,21 @@ def test_a_trial_of_an_earlier_opening_is_not_one_of_this(breaker, clock):
     assert breaker.state == "half-open"
 
 
+def test_one_that_closes_while_a_request_asks_lets_it_through(breaker):
+    """The look before the lock is only a look."""
+
+    class Closing:
+        def __enter__(self) -> None:
+            breaker._open_until = None
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    fail(breaker)
+    breaker._lock = Closing()
+    assert breaker.enter() is None
+
+
 STEPS = st.lists(
     st.one_of(
         st.just(("enter",)),

@@ -326,6 +326,15 @@ def test_draining_gives_up_where_the_server_cannot_be_reached(h):
     assert reporter.stop(h.BOUND)
 
 
+def test_in_another_process_nothing_is_taken_or_waited_for(h, monkeypatch):
+    """The thread that would send it is the parent's."""
+    reporter = Reporter(print, 1000)
+    reporter.report("the parent's")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert reporter.report("x") is False
+    assert reporter.drain(h.BOUND) is False
+
+
 def test_credentials_are_left_out_of_lists_too():
     """At any depth of dicts and lists."""
     data = {"list": [{"api_key": "x", "a": 1}, Secret("tml-SECRET"), [{"cookie": "x"}]]}
