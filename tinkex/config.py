@@ -208,6 +208,8 @@ class ClientConfig:
     """Samples being submitted at once."""
     max_sample_bytes: int = attrs.field(default=10_485_760, validator=_count)
     """Estimated size of the samples being submitted at once."""
+    max_result_bytes: int = attrs.field(default=52_428_800, validator=_count)
+    """Size of the large results being fetched at once, unless the server asks for less; a larger one comes alone."""
     sample_threads: int = attrs.field(default=16, validator=_count)
     retrieve_threads: int = attrs.field(default=32, validator=_count)
     """Polls that may be open at once."""

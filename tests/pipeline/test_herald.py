@@ -46,13 +46,13 @@ def herald(server, released, monkeypatch):
     """A herald that does not wait long for anything."""
     for name in ("_LINGER_S", "_RETRY_S", "_QUICK_S"):
         monkeypatch.setattr(module, name, 0.02)
-    yield Herald(server.ask, lambda watched: released.put(watched.request_id))
+    yield Herald(server.ask, lambda watched, size: released.put(watched.request_id))
     server.answers.put(ClientClosedError("the client is closed"))  # whoever still asks hears this, and ends
 
 
 def ended(*ids: str, cursor: int = 1) -> News:
     """News."""
-    return News(ended=ids, cursor=cursor)
+    return News(ended=dict.fromkeys(ids), cursor=cursor)
 
 
 def test_what_has_ended_is_released(server, released, herald):

@@ -15,7 +15,7 @@ from tinkex.errors import (
     NotFoundError,
     error_from_status,
 )
-from tinkex.pipeline.step import Failed, Pending, PollAgain, PollPolicy, Progress, Ready, step
+from tinkex.pipeline.step import Failed, Large, Pending, PollAgain, PollPolicy, Progress, Ready, step
 
 POLICY = PollPolicy()
 STATUSES = [400, 401, 402, 403, 404, 408, 409, 410, 418, 422, 429, 500, 502, 503, 504]
@@ -30,6 +30,7 @@ answers = st.one_of(
     st.builds(Pending, st.sampled_from(["active", "paused_capacity"]), st.none(), st.none() | st.floats(0, 60)),
     st.builds(Ready, st.integers()),
     st.builds(Failed, st.just(ValueError())),
+    st.builds(Large, st.integers(-1, 10**9)),
     st.sampled_from(STATUSES).map(answer),
     st.sampled_from([APIConnectionError("x"), APITimeoutError("x"), ValueError("x"), KeyError("x")]),
     st.sampled_from([None, 3, "pending"]),
@@ -40,6 +41,7 @@ progresses = st.builds(
     known=st.booleans(),
     bad_requests=st.integers(0, 5),
     missing=st.integers(0, 5),
+    size=st.none() | st.integers(0, 10**9),
 )
 
 
@@ -54,14 +56,27 @@ def test_it_is_total(progress, outcome, elapsed, noise):
 
 @given(st.lists(answers, max_size=60), st.floats(0, 0.99))
 def test_a_poll_answered_at_once_is_never_repeated_at_once(outcomes, elapsed):
-    """No sequence of quick answers makes a hot loop."""
+    """No sequence of quick answers makes a hot loop; only the first word of a large result is followed up at once."""
     progress = Progress()
     for outcome in outcomes:
         verdict = step(progress, outcome, elapsed=elapsed)
         if not isinstance(verdict, PollAgain):
             return
-        assert verdict.delay >= POLICY.initial_wait_s * (1 - POLICY.jitter)
+        first_word = isinstance(outcome, Large) and progress.size is None
+        assert first_word or verdict.delay >= POLICY.initial_wait_s * (1 - POLICY.jitter)
         progress = verdict.progress
+
+
+def test_a_large_result_is_asked_for_at_once_and_a_server_that_does_not_send_it_is_given_time():
+    """The size is kept; told again instead of the result, it is polled like what is not done."""
+    progress, delays = Progress(), []
+    for _ in range(3):
+        verdict = step(progress, Large(7))
+        progress = verdict.progress
+        delays.append(verdict.delay)
+    assert (7, [0.0, 0.02, 0.03]) == (progress.size, [pytest.approx(delay) for delay in delays])
+    assert "7 bytes" in verdict.reason
+    assert 7 == step(progress, Pending()).progress.size
 
 
 def test_waits_grow_from_20_ms_to_the_limit_and_start_again_after_a_long_poll():

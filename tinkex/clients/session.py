@@ -29,6 +29,7 @@ from tinkex.pipeline import (
     Failed,
     Heartbeat,
     Herald,
+    Large,
     News,
     Observer,
     Outcome,
@@ -47,6 +48,7 @@ from tinkex.pipeline import (
 from tinkex.resources import TinkexAPI
 from tinkex.types import (
     CancelFutureRequest,
+    ClientConfigResponse,
     ClientSessionFinishReasonType,
     CreateCustomLossRequest,
     CreateCustomLossResponse,
@@ -65,6 +67,7 @@ from tinkex.types import (
     LoraConfig,
     OptimizerConfig,
     RequestFailedResponse,
+    ResultMetadata,
     SamplingSessionFuturesTarget,
     SessionHeartbeatRequest,
     TryAgainResponse,
@@ -78,6 +81,7 @@ T = TypeVar("T")
 
 _FAREWELL_S = 3.0
 """How long the server may take to be told that the session is over."""
+_SIZE = "response_payload_uncompressed_size"
 
 
 class _Gates:
@@ -109,7 +113,8 @@ def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
     """
     first = {"X-Tinker-Create-Promise-Roundtrip-Time": f"{watched.submit_s:.6f}"} if watched.polls == 0 else None
     answer = api.futures.retrieve(
-        FutureRetrieveRequest(request_id=watched.request_id),
+        # Servers before 0.14 do not know the field, and ignore it.
+        FutureRetrieveRequest(request_id=watched.request_id, allow_metadata_only=watched.progress.size is None),
         watched.decode,
         request_type=watched.request_type,
         iteration=watched.polls,
@@ -118,6 +123,8 @@ def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
     )
     if isinstance(answer, TryAgainResponse):
         return Pending(answer.queue_state, answer.queue_state_reason)
+    if isinstance(answer, ResultMetadata):
+        return Large(answer.response_payload_size)
     if isinstance(answer, RequestFailedResponse):
         error = RequestFailedError(answer.error, category=answer.category, request_id=watched.request_id)
         return Failed(error)
@@ -152,7 +159,11 @@ class Session:
         self.settings = ServerSettings(api)
         self._dynamic = DynamicSettings(api)
         self.uploads = ByteBudget(config.max_upload_bytes)
-        self._poller = Poller(lambda watched: retrieve_outcome(api, watched), max_threads=config.retrieve_threads)
+        self._poller = Poller(
+            lambda watched: retrieve_outcome(api, watched),
+            max_threads=config.retrieve_threads,
+            max_result_bytes=config.max_result_bytes,
+        )
         own: list[Observer] = [PauseLog()]
         if config.report_exceptions:
             own.append(lambda change: self.report(change.error))
@@ -204,7 +215,7 @@ class Session:
         with self._lock:
             self.check_open()
             if self._id is None:
-                self.settings.get()
+                self._ask_server()
                 self._agree_locked()
                 answer = self.api.service.create_session(
                     CreateSessionRequest(
@@ -220,6 +231,12 @@ class Session:
                 self._start_threads_locked(answer.session_id)
                 at_exit.remember(self)
             return self._id
+
+    def _ask_server(self) -> ClientConfigResponse:
+        """Return what the server wants of its clients, and obey what concerns the poller."""
+        settings = self.settings.get()
+        self._poller.lower_result_bytes(settings.inflight_response_bytes_semaphore_size)
+        return settings
 
     def attend(self) -> None:
         """Make ready for samplers that a session of another process has made; no session is opened here."""
@@ -312,14 +329,14 @@ class Session:
 
     def join_sampler(self, sampling_session_id: str) -> int | None:
         """Become another client of a sampler; returns the number of this client, None if the server gives none out."""
-        if not self.settings.get().sample_join_sampling_session:
+        if not self._ask_server().sample_join_sampling_session:
             return None
         request = JoinSamplingSessionRequest(sampling_session_id=sampling_session_id)
         return self.api.sampling.join_sampling_session(request).client_counter
 
     def new_herald(self, sampling_session_id: str, clone: int) -> Herald | None:
         """Return who hears of the samples of one client of a sampler, if the server has an endpoint for it."""
-        if not self.settings.get().sample_use_retrieve_futures:
+        if not self._ask_server().sample_use_retrieve_futures:
             return None
         futures, release = self.api.futures, self._poller.release
         target = SamplingSessionFuturesTarget(sampling_session_id=sampling_session_id, cloned_sampler_id=clone)
@@ -332,7 +349,8 @@ class Session:
                 retrieved_request_ids=list(fetched),
             )
             answer = futures.retrieve_many(request)
-            return News(ended=[done.request_id for done in answer.completions], cursor=answer.cursor)
+            ended = {done.request_id: getattr(done, _SIZE, None) for done in answer.completions}
+            return News(ended=ended, cursor=answer.cursor)
 
         return Herald(ask, release)
 

@@ -48,6 +48,7 @@ from tinkex.types import (
     JoinSamplingSessionRequest,
     LoadWeightsRequest,
     OptimStepRequest,
+    ResultMetadata,
     SampleRequest,
     SaveWeightsExternalRequest,
     SaveWeightsForSamplerRequest,
@@ -210,7 +211,7 @@ class _Routes:
         ]
 
     async def retrieve_future(self, request: Request) -> Response:
-        """Answer with a result, or hold the request open for a while and say "not yet"."""
+        """Answer with a result, or with its size; or hold the request open for a while and say "not yet"."""
         wanted = await _read(request, FutureRetrieveRequest)
         ready, wake = _waker()
         promise = self._service.futures.watch(wanted.request_id, wake)
@@ -222,6 +223,9 @@ class _Routes:
         if promise.result is None:
             return _value(TryAgainResponse(request_id=promise.request_id, queue_state_reason=promise.explain()))
         body, media_type = codec.write_result(promise.result, request.headers.get("accept", ""))
+        if wanted.allow_metadata_only and len(body) > self._service.limits.large_result_bytes:
+            return _value(ResultMetadata(response_payload_size=len(body)))
+        self._service.futures.mark_read(promise)
         return Response(body, media_type=media_type)
 
     async def retrieve_futures(self, request: Request) -> Response:

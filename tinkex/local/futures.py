@@ -136,17 +136,19 @@ class FutureTable:
             if not promise.done:
                 promise.wakers.append(waker)
                 return promise
-            self._mark_read_locked(promise)
         waker()
         return promise
 
     def unwatch(self, promise: Promise, waker: Callable[[], None]) -> None:
-        """End a watch, and remember that a result was handed out."""
+        """End a watch."""
         with self._lock:
             if waker in promise.wakers:
                 promise.wakers.remove(waker)
-            if promise.done:
-                self._mark_read_locked(promise)
+
+    def mark_read(self, promise: Promise) -> None:
+        """Remember that a result was handed out, so that it may go before others."""
+        with self._lock:
+            self._mark_read_locked(promise)
 
     def finish(self, promise: Promise, outcome: Any) -> None:
         """Give a promise its result; the first one counts.

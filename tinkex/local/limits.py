@@ -25,6 +25,7 @@ class Limits:
         open_futures: Most promises that have no result yet.
         kept_results: Most results kept that were read before.
         kept_result_bytes: Size of all results kept; those that were read go first.
+        large_result_bytes: A larger result is announced by its size first, to clients that allow it.
         kept_result_s: How long a result is kept.
         batch_rows: Most sequences sampled as one batch.
         checkpoint_bytes: Size of all checkpoints in the data folder together.
@@ -48,6 +49,7 @@ class Limits:
     open_futures: int = 10_000
     kept_results: int = 1000
     kept_result_bytes: int = 512 * _MIB
+    large_result_bytes: int = 1 * _MIB
     kept_result_s: float = 24 * 3600.0
     batch_rows: int = 64
     checkpoint_bytes: int = 20_000 * _MIB

@@ -23,7 +23,7 @@ from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.pool import CallPool
 from tinkex.pipeline.process import ExitDeadline, forked_error
 from tinkex.pipeline.reporter import Reporter
-from tinkex.pipeline.step import Failed, Outcome, Pending, PollPolicy, Ready
+from tinkex.pipeline.step import Failed, Large, Outcome, Pending, PollPolicy, Ready
 from tinkex.pipeline.submission import PipelineState, Submission
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Failed",
     "Heartbeat",
     "Herald",
+    "Large",
     "Metrics",
     "MetricsSnapshot",
     "News",

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -35,9 +35,9 @@ _MOST_EARLY = 10_000
 
 @attrs.frozen(kw_only=True, slots=True)
 class News:
-    """What has ended since the cursor that was sent, and the cursor to send next."""
+    """What has ended since the cursor that was sent, with the bytes of its result if told; the cursor to send next."""
 
-    ended: Sequence[str]
+    ended: Mapping[str, int | None]
     cursor: int
 
 
@@ -47,7 +47,7 @@ class Herald:
     def __init__(
         self,
         ask: Callable[[int, Sequence[str], bool], News],
-        release: Callable[[Watched], None],
+        release: Callable[[Watched, int | None], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,7 +56,7 @@ class Herald:
         Args:
             ask: Called with the cursor, the requests whose results were fetched, and whether the server may hold the
                 request until there is news. May raise ``TinkexError``.
-            release: Lets the poller fetch the result of a sample.
+            release: Lets the poller fetch the result of a sample, of so many bytes if that is known.
             clock: Monotonic seconds.
         """
         self._ask = ask
@@ -66,7 +66,7 @@ class Herald:
         self._changed = threading.Condition(self._lock)
         # guarded by _lock
         self._expected: dict[str, Watched] = {}
-        self._early: OrderedDict[str, None] = OrderedDict()  # ended before the answer to their submit was read
+        self._early: OrderedDict[str, int | None] = OrderedDict()  # ended before the answer to their submit was read
         self._fetched: dict[str, None] = {}
         self._useless = False  # the server cannot be asked, or the client is closed
         self._thread: threading.Thread | None = None
@@ -78,13 +78,13 @@ class Herald:
         """Release ``watched`` once it has ended, or at once if that cannot be heard of."""
         with self._lock:
             ended = watched.request_id in self._early
-            self._early.pop(watched.request_id, None)
+            size = self._early.pop(watched.request_id, None)
             waits = not (self._useless or ended) and self._awake_locked()
             if waits:
                 self._expected[watched.request_id] = watched
                 self._changed.notify()
         if not waits:
-            self._release(watched)
+            self._release(watched, size)
 
     def forget(self, request_id: str) -> None:
         """Do not wait for a sample any more."""
@@ -157,16 +157,16 @@ class Herald:
         with self._lock:
             for request_id in fetched:
                 self._fetched.pop(request_id, None)
-            for request_id in news.ended:
+            for request_id, size in news.ended.items():
                 watched = self._expected.pop(request_id, None)
                 if watched is None:
-                    self._early[request_id] = None
+                    self._early[request_id] = size
                 else:
-                    released.append(watched)
+                    released.append((watched, size))
             while len(self._early) > _MOST_EARLY:
                 self._early.popitem(last=False)
-        for watched in released:
-            self._release(watched)
+        for watched, size in released:
+            self._release(watched, size)
 
     def _pause(self, seconds: float) -> None:
         with self._lock:
@@ -181,4 +181,4 @@ class Herald:
             self._early.clear()
             self._changed.notify_all()
         for watched in released:
-            self._release(watched)
+            self._release(watched, None)

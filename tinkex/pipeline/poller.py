@@ -12,6 +12,11 @@ is asked for. Operations without a lane (samples) are asked for first come first
 threads, so that a training step does not wait behind ten thousand samples. The number of threads depends on
 ``max_threads`` alone.
 
+A result whose size the server has told is *large*: it is fetched when its bytes fit under ``max_result_bytes``
+together with those being fetched, first come first served; one larger than that is fetched alone. No thread waits
+for bytes: what does not fit yet waits in a queue, bytes are taken with the thread that fetches and given back when
+it has the decoded result. So whoever holds bytes can go on, and everybody comes to his turn.
+
 What an answer means is decided by :func:`~tinkex.pipeline.step.step`, a pure function.
 """
 
@@ -64,6 +69,7 @@ class Watched:
     decode: Any = None
     submit_s: float = 0.0
     polls: int = attrs.field(default=0, init=False)
+    held: int = attrs.field(default=0, init=False)  # bytes that its fetch has taken; guarded by the poller
     progress: Progress = attrs.field(factory=Progress, init=False)
 
     def on_pending(self, queue_state: str, reason: str | None) -> None:
@@ -87,6 +93,7 @@ class Poller:
         *,
         max_threads: int = 32,
         lane_threads: int = 4,
+        max_result_bytes: int = 52_428_800,
         policy: PollPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         noise: Callable[[], float] = random.random,
@@ -97,7 +104,9 @@ class Poller:
             retrieve: Asks once for the outcome, blocking as long as the server holds the request. May raise
                 ``TinkexError``; any other exception fails the operation with itself.
             max_threads: Polls that may be open at once, at least 1.
-            lane_threads: How many of these only operations of a lane may use (as far as that leaves one).
+            lane_threads: How many of these only operations of a lane, and results that are ready, may use (as far
+                as that leaves one).
+            max_result_bytes: Bytes of large results that may be being fetched at once.
             policy: How polls are repeated.
             clock: Monotonic seconds.
             noise: Random numbers in [0, 1).
@@ -105,6 +114,7 @@ class Poller:
         self._retrieve = retrieve
         self._max_threads = max_threads
         self._max_free = max(1, max_threads - lane_threads)
+        self._max_result_bytes = max_result_bytes
         self._policy = policy or PollPolicy()
         self._clock = clock
         self._noise = noise
@@ -118,6 +128,8 @@ class Poller:
         self._lanes: dict[Hashable, deque[Watched]] = {}
         self._heads: deque[Watched] = deque()  # first of their lane, due now
         self._free: deque[Watched] = deque()  # without a lane, due now
+        self._large: deque[Watched] = deque()  # of known size, due as soon as it fits
+        self._held = 0  # bytes of the results being fetched now
         self._later: list[tuple[float, int, Watched]] = []  # a heap of those whose pause has not ended
         self._free_open = 0  # polls of those without a lane that are open now
         self._threads: set[int] = set()  # idents of the retrieval threads
@@ -174,23 +186,33 @@ class Poller:
                 self._due_locked(watched)
                 self._call_locked()
 
-    def release(self, watched: Watched) -> None:
-        """Ask for what was parked, unless it was dropped meanwhile."""
+    def release(self, watched: Watched, size: int | None = None) -> None:
+        """Ask for what was parked, unless it was dropped meanwhile; ``size`` is the bytes of its result, if known."""
         with self._lock:
             if watched in self._watched:
+                if size is not None:
+                    watched.progress = Progress(known=True, size=max(0, size))
                 self._due_locked(watched)
                 self._call_locked()
 
     def drop(self, watched: Watched) -> bool:
         """Stop asking for something without a lane and say nothing of it; False if its outcome is known already."""
         with self._lock:
-            return self._watched.pop(watched, _FORGOTTEN) is not _FORGOTTEN
+            dropped = self._watched.pop(watched, _FORGOTTEN) is not _FORGOTTEN
+            self._go_on_locked()
+            return dropped
+
+    def lower_result_bytes(self, limit: int) -> None:
+        """Fetch large results only up to ``limit`` bytes at once, if that is less than until now."""
+        with self._lock:
+            self._max_result_bytes = min(self._max_result_bytes, limit)
 
     def forget(self, lane: Hashable) -> None:
         """Stop asking for everything in ``lane`` and say nothing of it; an open read is abandoned."""
         with self._lock:
             for watched in self._lanes.pop(lane, ()):
                 self._watched.pop(watched, None)
+            self._go_on_locked()
 
     def close(self, error: ClientClosedError | None = None, *, timeout: float = 2.0) -> None:
         """Stop, and fail everything that is watched.
@@ -327,6 +349,8 @@ class Poller:
     def _deliver(self, watched: Watched, verdict: Ready | Failed) -> None:
         """Tell the outcome, unless it was forgotten meanwhile; what follows in its lane is not yet polled."""
         with self._lock:
+            # Before the callbacks of the user, who may wait for another result there.
+            self._refund_locked(watched)
             if self._watched.pop(watched, _FORGOTTEN) is _FORGOTTEN:
                 return
         if isinstance(verdict, Ready):
@@ -344,6 +368,9 @@ class Poller:
     # --- the schedule ---------------------------------------------------------------------------------------
 
     def _due_locked(self, watched: Watched) -> None:
+        if watched.progress.size is not None:
+            self._large.append(watched)
+            return
         (self._free if watched.lane is None else self._heads).append(watched)
 
     def _promote_locked(self) -> None:
@@ -351,21 +378,47 @@ class Poller:
             self._due_locked(heapq.heappop(self._later)[2])
 
     def _takable_locked(self) -> int:
-        return len(self._heads) + min(len(self._free), self._max_free - self._free_open)
+        polls = len(self._heads) + max(0, min(len(self._free), self._max_free - self._free_open))
+        # One at a time: whoever takes it calls the next.
+        return polls + (1 if self._large and self._fits_locked() else 0)
+
+    def _fits_locked(self) -> bool:
+        """Tell whether the first of the large results can be fetched now."""
+        while self._large and self._large[0] not in self._watched:
+            self._large.popleft()
+        if not self._large or self._held == 0:
+            return bool(self._large)
+        return self._held + (self._large[0].progress.size or 0) <= self._max_result_bytes
+
+    def _refund_locked(self, watched: Watched) -> None:
+        if watched.held:
+            self._held -= watched.held
+            watched.held = 0
+            self._go_on_locked()
+
+    def _go_on_locked(self) -> None:
+        """Call for those who waited for bytes, or behind somebody who did."""
+        if self._large:
+            self._call_locked()
 
     def _take_locked(self) -> Watched | None:
-        """Take what is due, lanes first; None if nothing is, or if all polls for samples are open."""
+        """Take what is due, lanes first, then results that are ready; None if nothing is, or may be taken now."""
         if self._later:
             self._promote_locked()
         while self._takable_locked() > 0:
-            watched = self._heads.popleft() if self._heads else self._free.popleft()
+            fetches = not self._heads and self._fits_locked()
+            watched = (self._heads or (self._large if fetches else self._free)).popleft()
             if watched in self._watched:
                 self._free_open += watched.lane is None
+                if fetches:
+                    watched.held = watched.progress.size or 0
+                    self._held += watched.held
                 return watched
         return None
 
     def _leave_locked(self, watched: Watched, again: PollAgain | None) -> None:
         """Schedule ``watched`` again, or let the next of its lane come."""
+        self._refund_locked(watched)
         self._free_open -= watched.lane is None
         if again is not None:
             if watched in self._watched:
@@ -413,7 +466,7 @@ class Poller:
         with self._lock:
             self._error = self._error or error
             orphans = list(self._watched)
-            for schedule in (self._watched, self._lanes, self._heads, self._free, self._later):
+            for schedule in (self._watched, self._lanes, self._heads, self._free, self._large, self._later):
                 schedule.clear()
             self._work.notify_all()
             self._timer.notify_all()

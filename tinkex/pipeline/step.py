@@ -9,7 +9,7 @@ import attrs
 
 from tinkex.errors import APIStatusError, FutureExpiredError, TinkexError
 
-__all__ = ["Failed", "Outcome", "Pending", "PollAgain", "PollPolicy", "Progress", "Ready", "step"]
+__all__ = ["Failed", "Large", "Outcome", "Pending", "PollAgain", "PollPolicy", "Progress", "Ready", "step"]
 
 
 @attrs.frozen(slots=True)
@@ -35,7 +35,14 @@ class Failed:
     error: BaseException
 
 
-Outcome = Union[Pending, Ready, Failed]
+@attrs.frozen(slots=True)
+class Large:
+    """The operation is done, and its result of ``size`` bytes is sent when it is asked for by itself."""
+
+    size: int
+
+
+Outcome = Union[Pending, Ready, Failed, Large]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -64,12 +71,14 @@ class Progress:
         known: The server has not denied knowing the operation in an earlier poll.
         bad_requests: Answers 400 since the last useful one.
         missing: Answers 404 since the last useful one.
+        size: Bytes of the result, once the server has told them; from then on the result itself is asked for.
     """
 
     quick: int = 0
     known: bool = False
     bad_requests: int = 0
     missing: int = 0
+    size: int | None = None
 
 
 @attrs.frozen(slots=True)
@@ -97,6 +106,7 @@ def step(
     =====================================  ===========================================================
     ``Ready``, ``Failed``                  the operation is done
     ``Pending``                            ask again
+    ``Large``                              ask for the result at once; the second time, ask again as for ``Pending``
     400                                    ask again ``max_bad_requests`` times, then fail
     404, known before                      ask again ``max_missing`` times, then ``FutureExpiredError``
     410                                    ``FutureExpiredError``
@@ -126,6 +136,8 @@ def step(
     if isinstance(outcome, Pending):
         after = attrs.evolve(progress, known=True, bad_requests=0, missing=0)
         return _again(after, outcome.retry_after, elapsed, policy, noise, outcome.queue_state, outcome.reason)
+    if isinstance(outcome, Large):
+        return _fetch(progress, outcome, elapsed, policy, noise)
     if not isinstance(outcome, Exception):
         return Failed(TinkexError(f"a poll returned {outcome!r:.80}, which is not an outcome"))
     verdict = _after_error(progress, outcome, policy)
@@ -133,6 +145,16 @@ def step(
         return verdict
     retry_after = outcome.retry_after if isinstance(outcome, TinkexError) else None
     return _again(verdict, retry_after, elapsed, policy, noise, "unknown", str(outcome))
+
+
+def _fetch(progress: Progress, large: Large, elapsed: float, policy: PollPolicy, noise: float) -> PollAgain:
+    """Ask for the result itself; a server that goes on telling its size instead is not asked in a hurry."""
+    size = max(0, large.size)
+    after = attrs.evolve(progress, known=True, bad_requests=0, missing=0, size=size)
+    reason = f"its result of {size} bytes is to be fetched"
+    if progress.size is None:
+        return PollAgain(attrs.evolve(after, quick=0), 0.0, "active", reason)
+    return _again(after, None, elapsed, policy, noise, "active", reason)
 
 
 def _after_error(progress: Progress, error: Exception, policy: PollPolicy) -> Progress | Failed:

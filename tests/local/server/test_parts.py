@@ -148,10 +148,19 @@ def finished(table, name, size=1):
 def status_of(table, name):
     """What a poll would be answered: 200 or the status of the refusal."""
     try:
-        table.watch(name, lambda: None)
+        table.mark_read(table.watch(name, lambda: None))
     except Problem as problem:
         return problem.status
     return 200
+
+
+def test_a_result_that_was_only_announced_was_not_read():
+    """Watching for it is not yet reading it: it goes with the unread ones, the oldest first."""
+    table = FutureTable(Limits(kept_result_bytes=2500), Clock())
+    finished(table, "old")
+    table.watch(finished(table, "announced").request_id, lambda: None)
+    finished(table, "new")
+    assert [status_of(table, name) for name in ("old", "announced", "new")] == [410, 200, 200]
 
 
 def test_results_that_were_read_go_first():
