@@ -60,8 +60,8 @@ class Server:
             return Ready(0) if watched.fate == "small" else Large(watched.size)
         with self.lock:
             self.sending[watched] = watched.size
-            total = sum(self.sending.values())
-            self.most = max(self.most, total if len(self.sending) > 1 else 0)
+            sizes = [size for size in self.sending.values() if size]
+            self.most = max(self.most, sum(sizes) if len(sizes) > 1 else 0)  # one alone may be as large as it is
         try:
             gate = self.gates.get(watched.request_id)
             # Sending takes its time, so that two that should not meet do.
