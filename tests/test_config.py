@@ -342,6 +342,14 @@ def test_tags_are_each_sent_once_in_order():
         ClientConfig(tags="nightly")
 
 
+@pytest.mark.parametrize("value", [0, -1, "60", True, float("nan")])
+def test_a_time_without_progress_is_a_number_or_none(value):
+    """Infinity and None both mean for ever."""
+    with pytest.raises(ConfigurationError, match="progress_timeout_s"):
+        RetryPolicy(progress_timeout_s=value)
+    assert RetryPolicy(progress_timeout_s=float("inf")) != RetryPolicy(progress_timeout_s=None)
+
+
 def test_a_config_pickles_evolves_and_does_not_follow_its_source():
     """It goes to other processes whole, one field may be changed in a copy, and its dict is its own."""
     headers = {"X-Mine": "1"}

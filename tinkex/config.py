@@ -76,9 +76,14 @@ def _share(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise ConfigurationError(f"{attribute.name} must be a number from 0 to 1, got {value!r}")
 
 
+def _patience(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not _is_number(value) or not value > 0):
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds above 0, or None, got {value!r}")
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class RetryPolicy:
-    """When and how long a failed request is tried again; the only retry layer there is.
+    """When and how long a failed request is tried again, the only retry layer there is; and when waiting ends.
 
     An attempt that failed with a ``retryable`` error is repeated after the server's Retry-After if it sent
     one, else after ``initial_wait_s * 2**n`` (at most ``max_wait_s``), lowered by a random share of up to
@@ -93,6 +98,9 @@ class RetryPolicy:
     initial_wait_s: float = attrs.field(default=0.02, validator=_budget_s)
     max_wait_s: float = attrs.field(default=10.0, validator=_budget_s)
     jitter: float = attrs.field(default=0.25, validator=_share)
+    progress_timeout_s: float | None = attrs.field(default=7200.0, validator=_patience)
+    """Fail the accepted operations of a model, or of a sampling client, with ``ProgressTimeoutError`` when for this
+    long none was accepted or has ended and the server did not say that it is paused; None waits for ever."""
 
     @classmethod
     def none(cls) -> RetryPolicy:

@@ -17,6 +17,7 @@
       OperationError                         the server accepted an operation and it failed later
         RequestFailedError                   with ``category``: user, server or unknown
         FutureExpiredError                   the result is gone (410)
+        ProgressTimeoutError (TimeoutError)  the server has it, and nothing happened for too long
       LifecycleError                         the client object cannot do this now
         ClientClosedError                    with ``reason``
         PipelineBrokenError                  an earlier operation failed; it is the ``__cause__``
@@ -56,6 +57,7 @@ __all__ = [
     "OperationError",
     "PermissionDeniedError",
     "PipelineBrokenError",
+    "ProgressTimeoutError",
     "RateLimitError",
     "RequestFailedError",
     "ResultTimeoutError",
@@ -324,6 +326,23 @@ class RequestFailedError(OperationError):
 
 class FutureExpiredError(OperationError):
     """The server no longer has the result (410)."""
+
+
+class ProgressTimeoutError(OperationError, TimeoutError):
+    """The server has accepted the operation, and for a long time none of its client has ended; nobody asks any more.
+
+    The server may still do it: a model whose operation was given up is best continued from its last checkpoint.
+
+    Attributes:
+        silent_s: Seconds since there was progress.
+        queue_state: The last word of the server on its queue; ``unknown`` if it could not be asked.
+    """
+
+    def __init__(self, message: str, *, silent_s: float = 0.0, queue_state: str = "unknown", **context: Any) -> None:
+        """Keep what is known of the wait; ``context`` goes to :class:`OperationError`."""
+        super().__init__(message, **context)
+        self.silent_s = silent_s
+        self.queue_state = queue_state
 
 
 class LifecycleError(TinkexError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import threading
 
 import pytest
@@ -250,3 +251,39 @@ def test_an_inflight_sampler_follows_its_model_and_a_snapshot_does_not(stage, ba
     latest = train.save_weights_and_get_sampling_client(kind="inflight")
     assert before == draw(frozen)
     assert draw(latest) == draw(follower) != before
+
+
+def test_samples_that_the_server_does_not_finish_are_given_up(stage):
+    """After the time of the retry_config of their client; another client of the same session still waits."""
+    params = types.SamplingParams(max_tokens=1)
+    patient = sampler_of(stage)
+    hasty = stage.service.create_sampling_client(
+        base_model="acme/small", retry_config=tinkex.RetryPolicy(progress_timeout_s=0.2)
+    )
+    with stage.engine.hold("sample") as held:
+        waits, ends = patient.sample(PROMPT, 1, params), hasty.sample(PROMPT, 1, params)
+        assert held.reached.wait(WAIT)
+        with pytest.raises(tinkex.ProgressTimeoutError, match=r"in the last 0\.\d+ s") as failure:
+            ends.result(WAIT)
+        assert ends.request_id == failure.value.request_id
+        assert not waits.done()
+    assert waits.result(WAIT).sequences
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "limit"),
+    [
+        ({}, None, 7200.0),
+        ({}, tinkex.RetryPolicy(progress_timeout_s=60), 60),
+        ({}, tinkex.RetryPolicy(progress_timeout_s=None), math.inf),
+        ({"sample_enable_stuck_detection": False}, tinkex.RetryPolicy(progress_timeout_s=60), math.inf),
+    ],
+)
+def test_the_client_and_the_server_say_how_long_samples_are_waited_for(stage, told, given, limit):
+    """The server can switch it off; a model's operations have the limit of the settings."""
+    stage.faults.answer(200, told, path="client/config")
+    with stage.new_service() as service:
+        sampler = service.create_sampling_client(base_model="acme/small", retry_config=given)
+        sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1)).result(WAIT)
+        assert limit == sampler._patience.limit_s
+        assert 7200.0 == service._session._dispatcher._patience.limit_s

@@ -199,7 +199,10 @@ def test_retry_settings_of_a_sampler_count(tinker, service, faults: FaultPlan) -
 
     policy = RetryConfig(progress_timeout=5, retry_delay_base=0.1, retry_delay_max=2, jitter_factor=0.5).policy()
     assert (policy.max_elapsed_s, policy.initial_wait_s, policy.max_wait_s, policy.jitter) == (5, 0.1, 2, 0.5)
+    assert policy.progress_timeout_s == 5
     assert RetryConfig(enable_retry_logic=False).policy() == tinkex.RetryPolicy.none()
+    assert RetryConfig(enable_stuck_detection=False).policy().progress_timeout_s is None
+    assert RetryConfig(enable_retry_logic=False, progress_timeout=9).policy().progress_timeout_s == 9
     request = (tinker.ModelInput.from_ints([1]), 1, tinker.SamplingParams(max_tokens=1))
     faults.answer(500, path="asample", times=2)
     once = service.create_sampling_client(base_model=BASE, retry_config=RetryConfig(enable_retry_logic=False))

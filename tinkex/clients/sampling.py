@@ -15,7 +15,7 @@ from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.config import RetryPolicy
 from tinkex.errors import InvalidInputError, RequestFailedError
-from tinkex.pipeline import APIFuture, Herald, Part, estimate_input
+from tinkex.pipeline import APIFuture, Herald, Part, Patience, estimate_input
 from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData, UntypedAPIFuture
 from tinkex.types.sampling import check_prompt
 from tinkex.types.weights import check_sampler_path
@@ -64,7 +64,8 @@ class SamplingClient(ReadyClient):
             base_model: Its base model, if known.
             model_path: Its checkpoint, if it has one.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
-            retry: When a sample that could not be sent is sent again; as the session says unless given.
+            retry: When a sample that could not be sent is sent again, and when one that was sent is given up; as the
+                session says unless given.
             clone: 0 for the client that made the sampler; None for a copy, which gets a number when it needs one.
         """
         self.model_path = model_path
@@ -78,6 +79,7 @@ class SamplingClient(ReadyClient):
         self._clone = clone
         self._numbers: Iterator[int] | None = None
         self._herald: Herald | None = None
+        self._patience: Patience | None = None
         session.watch(self)
 
     @classmethod
@@ -271,7 +273,7 @@ class SamplingClient(ReadyClient):
             return finish(_with_ids(response, promises[-1]))
 
         session.check_open()
-        numbers, herald = self._attend()
+        numbers, herald, patience = self._attend()
         part = Part(
             send=send,
             size=estimate_input(request.prompt),
@@ -280,18 +282,20 @@ class SamplingClient(ReadyClient):
             again=_AGAIN,
             withdraw=session.withdraw,
             herald=herald,
+            patience=patience,
         )
         return session.submit_sample(operation, part, numbers, check_and_finish)
 
-    def _attend(self) -> tuple[Iterator[int], Herald | None]:
-        """Return where the numbers of requests come from, and who hears of their results; made on first use."""
+    def _attend(self) -> tuple[Iterator[int], Herald | None, Patience | None]:
+        """Return where numbers come from, who hears of results and how long to wait for them; made on first use."""
         with self._lock:
             if self._numbers is None:
                 if self._clone is None:
                     self._clone = self._session.join_sampler(self._sampling_session_id) or random_clone()
+                self._patience = self._session.new_patience(self._retry)
                 self._herald = self._session.new_herald(self._sampling_session_id, self._clone)
                 self._numbers = itertools.count(self._clone * RANGE)
-            return self._numbers, self._herald
+            return self._numbers, self._herald, self._patience
 
 
 def as_policy(retry_config: object) -> RetryPolicy | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -34,6 +35,7 @@ from tinkex.pipeline import (
     Observer,
     Outcome,
     Part,
+    Patience,
     Pending,
     Poller,
     Ready,
@@ -131,6 +133,10 @@ def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
     return Ready(answer)
 
 
+def _patience_s(retry: RetryPolicy) -> float:
+    return math.inf if retry.progress_timeout_s is None else retry.progress_timeout_s
+
+
 class Session:
     """One session on the server, opened when the first model or sampler is made.
 
@@ -167,7 +173,12 @@ class Session:
         own: list[Observer] = [PauseLog()]
         if config.report_exceptions:
             own.append(lambda change: self.report(change.error))
-        self._wiring = Wiring(owner=self, observers=(*own, *observers), keeps_context=config.propagate_trace)
+        self._wiring = Wiring(
+            owner=self,
+            observers=(*own, *observers),
+            keeps_context=config.propagate_trace,
+            patience_s=_patience_s(config.retry),
+        )
         self.calls = CallPool("the session", wiring=self._wiring)
         self._dispatcher = SampleDispatcher(
             "the session",
@@ -326,6 +337,11 @@ class Session:
 
         with contextlib.suppress(ClientClosedError):
             self.calls.submit("cancel_future", cancel)
+
+    def new_patience(self, retry: RetryPolicy | None) -> Patience:
+        """Return how long the samples of one client may make no progress: for ever, if the server says so."""
+        detects = self._ask_server().sample_enable_stuck_detection
+        return Patience(_patience_s(retry or self.config.retry)) if detects else Patience()
 
     def join_sampler(self, sampling_session_id: str) -> int | None:
         """Become another client of a sampler; returns the number of this client, None if the server gives none out."""

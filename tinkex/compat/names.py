@@ -96,12 +96,13 @@ class RetryConfig:
 
     Attributes:
         max_connections: Ignored: ``ClientConfig.max_sample_submits`` bounds what is sent at once, for all samplers.
-        progress_timeout: Seconds after which a request that keeps failing is given up.
+        progress_timeout: Seconds after which a request that keeps failing is given up; and all samples in flight, if
+            for so long none has ended.
         retry_delay_base: Seconds before the first repetition; doubled for each further one.
         retry_delay_max: Most seconds between two.
         jitter_factor: Random share of each wait.
         enable_retry_logic: False sends each request once.
-        enable_stuck_detection: Ignored: a request that makes progress is never given up.
+        enable_stuck_detection: False waits for samples in flight for ever.
         retryable_exceptions: Ignored: an error says itself whether it is ``retryable``.
     """
 
@@ -120,9 +121,11 @@ class RetryConfig:
         Raises:
             ConfigurationError: A number cannot be used.
         """
+        progress_timeout_s = self.progress_timeout if self.enable_stuck_detection else None
         if not self.enable_retry_logic:
-            return RetryPolicy.none()
+            return attrs.evolve(RetryPolicy.none(), progress_timeout_s=progress_timeout_s)
         return RetryPolicy(
+            progress_timeout_s=progress_timeout_s,
             max_elapsed_s=self.progress_timeout,
             initial_wait_s=self.retry_delay_base,
             max_wait_s=self.retry_delay_max,

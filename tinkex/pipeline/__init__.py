@@ -18,6 +18,7 @@ from tinkex.pipeline.heartbeat import Heartbeat
 from tinkex.pipeline.herald import Herald, News
 from tinkex.pipeline.keeper import Part, Wiring
 from tinkex.pipeline.metrics import Durations, Metrics, MetricsSnapshot, OperationMetrics
+from tinkex.pipeline.patience import Patience
 from tinkex.pipeline.periodic import Periodic
 from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.pool import CallPool
@@ -45,6 +46,7 @@ __all__ = [
     "OperationMetrics",
     "Outcome",
     "Part",
+    "Patience",
     "Pending",
     "Periodic",
     "PhaseChange",

@@ -61,6 +61,9 @@ class _Drawn(Watched):
 
     @override
     def on_failed(self, error: BaseException) -> None:
+        herald = self.job.part.herald
+        if herald is not None:
+            herald.forget(self.request_id)
         if not (isinstance(error, FutureExpiredError) and self.dispatcher._send_again(self.job)):
             self.dispatcher._fail(self.job.promise, error)
 
@@ -168,6 +171,7 @@ class SampleDispatcher(Pool[_Sample]):
             request_type=part.request_type,
             decode=part.decode,
             submit_s=submit_s,
+            patience=part.patience or self._patience,
             dispatcher=self,
             job=job,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextvars
 import logging
+import math
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ import attrs
 from tinkex.errors import APIStatusError, ClientClosedError, InvalidInputError, RateLimitError
 from tinkex.pipeline.futures import APIFuture, Observer, Promise, report_unread
 from tinkex.pipeline.herald import Herald
+from tinkex.pipeline.patience import Patience
 from tinkex.pipeline.process import ExitDeadline, forked_error, renewed, survive_fork
 
 __all__ = ["Part", "PromiseKeeper", "Wiring", "is_refusal"]
@@ -42,6 +44,7 @@ class Part:
         withdraw: Tells the server, without waiting, that the result of a request id is not wanted any more; None for
             what cannot be taken back.
         herald: Hears when the result is there; None to ask for it by itself.
+        patience: How long it and others may make no progress; None for that of the pipeline.
     """
 
     send: Callable[[int], str]
@@ -51,11 +54,12 @@ class Part:
     again: int = 0
     withdraw: Callable[[str], None] | None = None
     herald: Herald | None = None
+    patience: Patience | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Wiring:
-    """What tests and tools may replace.
+    """What is the same for all pipelines of a session; tests and tools may replace it.
 
     Attributes:
         clock: Monotonic seconds.
@@ -64,6 +68,7 @@ class Wiring:
         observers: Called on each phase change of each operation, on the thread where it happens.
         exit_deadline: How long operations are still sent after the end of the program.
         keeps_context: Send each operation in the context variables of its caller.
+        patience_s: How long the operations of one pipeline may make no progress.
         owner: Kept alive while operations are under way, so that it is not collected and closed beneath them.
     """
 
@@ -72,6 +77,7 @@ class Wiring:
     observers: Iterable[Observer] = ()
     exit_deadline: ExitDeadline | None = None
     keeps_context: bool = False
+    patience_s: float = math.inf
     owner: object = None
 
 
@@ -104,6 +110,7 @@ class PromiseKeeper:
         self._owns_executor = wiring.executor is None
         self._executor = wiring.executor or ThreadPoolExecutor(threads, thread_name_prefix=thread_name)
         self._clock = wiring.clock
+        self._patience = Patience(wiring.patience_s)
         self._observers = wiring.observers
         self._keeps_context = wiring.keeps_context
         self._owner = wiring.owner

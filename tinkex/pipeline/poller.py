@@ -17,6 +17,9 @@ together with those being fetched, first come first served; one larger than that
 for bytes: what does not fit yet waits in a queue, bytes are taken with the thread that fetches and given back when
 it has the decoded result. So whoever holds bytes can go on, and everybody comes to his turn.
 
+Operations share a :class:`~tinkex.pipeline.patience.Patience`. When it is at its end, the poller thread gives all of
+them up.
+
 What an answer means is decided by :func:`~tinkex.pipeline.step.step`, a pure function.
 """
 
@@ -25,6 +28,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
 import random
 import threading
@@ -35,7 +39,8 @@ from typing import Any
 
 import attrs
 
-from tinkex.errors import ClientClosedError
+from tinkex.errors import ClientClosedError, ProgressTimeoutError
+from tinkex.pipeline.patience import Patience
 from tinkex.pipeline.process import forked_error, renewed, survive_fork
 from tinkex.pipeline.step import Failed, Outcome, PollAgain, PollPolicy, Progress, Ready, step
 
@@ -60,7 +65,9 @@ class Watched:
         lane: The model whose order it keeps; None if it is independent.
         decode: Whatever ``retrieve`` needs to decode the result.
         submit_s: How long the submit took, in seconds.
+        patience: How long it and others may make no progress; None for any time.
         polls: How often it has been asked for before.
+        heard: What followed from the last of these polls.
     """
 
     request_id: str
@@ -68,7 +75,9 @@ class Watched:
     lane: Hashable = None
     decode: Any = None
     submit_s: float = 0.0
+    patience: Patience | None = None
     polls: int = attrs.field(default=0, init=False)
+    heard: PollAgain | None = attrs.field(default=None, init=False)
     held: int = attrs.field(default=0, init=False)  # bytes that its fetch has taken; guarded by the poller
     progress: Progress = attrs.field(factory=Progress, init=False)
 
@@ -131,6 +140,7 @@ class Poller:
         self._large: deque[Watched] = deque()  # of known size, due as soon as it fits
         self._held = 0  # bytes of the results being fetched now
         self._later: list[tuple[float, int, Watched]] = []  # a heap of those whose pause has not ended
+        self._alarms: list[tuple[float, int, Patience]] = []  # a heap: when to look whether there was progress
         self._free_open = 0  # polls of those without a lane that are open now
         self._threads: set[int] = set()  # idents of the retrieval threads
         self._count = 0  # retrieval threads, started or about to
@@ -179,6 +189,9 @@ class Poller:
         with self._lock:
             self._raise_if_ended_locked()
             self._watched[watched] = None
+            if watched.patience is not None:
+                watched.patience.last = self._clock()
+                self._arm_locked(watched.patience)
             lane = self._lanes.setdefault(watched.lane, deque()) if watched.lane is not None else None
             if lane is not None:
                 lane.append(watched)
@@ -254,18 +267,21 @@ class Poller:
             self._die(error)
 
     def _tend(self) -> bool:
-        """Start a thread if one is missing, else wait; False if the poller has ended."""
+        """Give up what is stuck, start a thread if one is missing, else wait; False if the poller has ended."""
         with self._lock:
             if self._error is not None:
                 return False
+            stuck = self._take_stuck_locked()
             self._promote_locked()
             self._call_locked()
-            if self._takable_locked() <= self._called or self._count >= self._max_threads:
+            hires = self._takable_locked() > self._called and self._count < self._max_threads
+            if not (hires or stuck):
                 self._timer.wait(self._pause_locked())
-                return True
-            self._count += 1
-            self._called += 1
-        self._hire()
+            self._count += hires
+            self._called += hires
+        if hires:
+            self._hire()
+        self._fail_each(stuck)
         return True
 
     def _hire(self) -> None:
@@ -284,7 +300,8 @@ class Poller:
                     self._leave_locked(watched, again)
 
     def _pause_locked(self) -> float | None:
-        return max(0.0, self._later[0][0] - self._clock()) if self._later else None
+        due = min((heap[0][0] for heap in (self._later, self._alarms) if heap), default=None)
+        return None if due is None else min(max(0.0, due - self._clock()), threading.TIMEOUT_MAX)
 
     # --- the retrieval threads ------------------------------------------------------------------------------
 
@@ -332,15 +349,18 @@ class Poller:
         except Exception as error:
             outcome = error
         watched.polls += 1
+        now = self._clock()
         verdict = step(
             watched.progress,
             outcome,
-            elapsed=self._clock() - started,
+            elapsed=now - started,
             policy=self._policy,
             noise=self._noise(),
         )
+        if watched.patience is not None and _is_progress(verdict):
+            watched.patience.last = now
         if isinstance(verdict, PollAgain):
-            watched.progress = verdict.progress
+            watched.progress, watched.heard = verdict.progress, verdict
             watched.on_pending(verdict.queue_state, verdict.reason)
             return verdict
         self._deliver(watched, verdict)
@@ -452,6 +472,33 @@ class Poller:
         if missing > 0 and self._count < self._max_threads:
             self._timer.notify()
 
+    # --- what is stuck --------------------------------------------------------------------------------------
+
+    def _arm_locked(self, patience: Patience) -> None:
+        if patience.armed or patience.limit_s == math.inf:
+            return
+        patience.armed = True
+        entry = (patience.last + patience.limit_s, next(self._ticks), patience)
+        heapq.heappush(self._alarms, entry)
+        if self._alarms[0] is entry:
+            self._timer.notify()
+
+    def _take_stuck_locked(self) -> list[tuple[Watched, BaseException]]:
+        """Forget all that has made no progress for too long, and return it with the errors to fail it with."""
+        stuck: list[tuple[Watched, BaseException]] = []
+        while self._alarms and self._alarms[0][0] <= (now := self._clock()):
+            patience = heapq.heappop(self._alarms)[2]
+            patience.armed = False
+            if patience.last + patience.limit_s > now:
+                self._arm_locked(patience)
+                continue
+            # Rare, so it may look at everything.
+            for watched in [each for each in self._watched if each.patience is patience]:
+                del self._watched[watched]
+                self._lanes.pop(watched.lane, None)
+                stuck.append((watched, _stuck(watched, now - patience.last)))
+        return stuck
+
     # --- the end --------------------------------------------------------------------------------------------
 
     def _raise_if_ended_locked(self) -> None:
@@ -466,15 +513,37 @@ class Poller:
         with self._lock:
             self._error = self._error or error
             orphans = list(self._watched)
-            for schedule in (self._watched, self._lanes, self._heads, self._free, self._large, self._later):
+            schedules = (self._lanes, self._heads, self._free, self._large, self._later, self._alarms)
+            for schedule in (self._watched, *schedules):
                 schedule.clear()
             self._work.notify_all()
             self._timer.notify_all()
-        for watched in orphans:
+        self._fail_each([(watched, renewed(error)) for watched in orphans])
+
+    def _fail_each(self, failures: list[tuple[Watched, BaseException]]) -> None:
+        for watched, error in failures:
             try:
-                watched.on_failed(renewed(error))
+                watched.on_failed(error)
             except Exception:
                 logger.exception("could not fail %s", watched.request_id)
+
+
+def _is_progress(verdict: PollAgain | Ready | Failed) -> bool:
+    """Tell whether something has ended, or is not worked on for a reason that the server gives."""
+    return not isinstance(verdict, PollAgain) or verdict.queue_state.startswith("paused")
+
+
+def _stuck(watched: Watched, silent_s: float) -> ProgressTimeoutError:
+    heard = watched.heard
+    state, reason = ("unknown", None) if heard is None else (heard.queue_state, heard.reason)
+    return ProgressTimeoutError(
+        f"given up: the server has this operation, and none of its client has ended in the last {silent_s:g} s; queue "
+        f"state: {state}{f' ({reason})' if reason else ''}. Sample again, or go on training from the last checkpoint; "
+        "RetryPolicy.progress_timeout_s says how long to wait, and None waits for ever",
+        request_id=watched.request_id,
+        silent_s=silent_s,
+        queue_state=state,
+    )
 
 
 def _death(cause: BaseException) -> ClientClosedError:

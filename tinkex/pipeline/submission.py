@@ -465,6 +465,7 @@ class Submission(PromiseKeeper):
                 lane=self,
                 decode=part.decode,
                 submit_s=submit_s,
+                patience=self._patience,
                 pipeline=self,
                 operation=operation,
                 index=index,
