@@ -115,13 +115,15 @@ def test_broken_comes_before_the_future_fails(new_world, h, where):
     for _ in range(200):
         world = new_world()
         pipeline = world.submission()
-        reactions = []
+        reactions, reacted = [], threading.Semaphore(0)
 
-        def react(future, pipeline=pipeline, world=world, reactions=reactions):
+        def react(future, pipeline=pipeline, world=world, reactions=reactions, reacted=reacted):
             try:
                 pipeline.submit("optim_step", [world.part("slipped")], h.first)
             except PipelineBrokenError as error:
                 reactions.append(error.__cause__)
+            finally:
+                reacted.release()
 
         bad = {"refuse": h.refused()} if where == "send" else {"answers": [Failed(h.failed())]}
         hold = threading.Event()
@@ -130,6 +132,9 @@ def test_broken_comes_before_the_future_fails(new_world, h, where):
         waiter = threading.Thread(target=lambda f=future, r=react: (f.exception(h.BOUND), r(f)))
         waiter.start()
         hold.set()
+        # The waiter is woken before the callbacks run.
+        assert reacted.acquire(timeout=h.BOUND)
+        assert reacted.acquire(timeout=h.BOUND)
         waiter.join(h.BOUND)
         world.close()
         assert [future.exception()] * 2 == reactions
