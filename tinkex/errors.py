@@ -84,7 +84,10 @@ class TinkexError(Exception):
     Attributes:
         message: What happened, for a reader.
         request_id: The server's name for the operation, if one is known.
+        index: Position of what failed among many: of the prompt in ``sample_many``, of the datum in ``data``.
     """
+
+    index: int | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         """Keep ``message`` and what is known about the operation."""

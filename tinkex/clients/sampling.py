@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
+from typing_extensions import Unpack
 
+from tinkex.clients.many import Questions, check_questions, check_window, draw_each
 from tinkex.clients.processes import RANGE, SamplerState, random_clone, shared_session
 from tinkex.clients.ready import ReadyClient
 from tinkex.clients.tokenizers import load_tokenizer
@@ -28,6 +30,9 @@ __all__ = ["SamplingClient"]
 
 T = TypeVar("T")
 
+_WINDOW = 1000
+"""Enough to keep a server busy, and half of what the hosted service takes of one client."""
+_ANY_PROMPT = ModelInput.from_ints([0])
 _AGAIN = 3
 """How often a sample is drawn anew whose result the server has lost."""
 
@@ -157,6 +162,82 @@ class SamplingClient(ReadyClient):
             prompt_logprobs_last_n=prompt_logprobs_last_n,
         )
         return self._submit("sample", request, lambda response: response)
+
+    @overload
+    def sample_many(
+        self,
+        prompts: Iterable[ModelInput],
+        num_samples: int = 1,
+        sampling_params: SamplingParams | None = None,
+        *,
+        window: int = _WINDOW,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        **questions: Unpack[Questions],
+    ) -> Iterator[tuple[int, SampleResponse]]: ...
+
+    @overload
+    def sample_many(
+        self,
+        prompts: Iterable[ModelInput],
+        num_samples: int = 1,
+        sampling_params: SamplingParams | None = None,
+        *,
+        window: int = _WINDOW,
+        ordered: bool = True,
+        return_exceptions: bool,
+        **questions: Unpack[Questions],
+    ) -> Iterator[tuple[int, SampleResponse | Exception]]: ...
+
+    def sample_many(
+        self,
+        prompts: Iterable[ModelInput],
+        num_samples: int = 1,
+        sampling_params: SamplingParams | None = None,
+        *,
+        window: int = _WINDOW,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        **questions: Unpack[Questions],
+    ) -> Iterator[tuple[int, SampleResponse | Exception]]:
+        """Generate for any number of prompts, one result after the other, on the thread that asks for them.
+
+        The first ``next`` submits the first ``window`` prompts, and each further one as many as were handed over
+        since; so a generator of a million prompts is read as it is worked on. When the iteration ends early, by
+        ``break``, ``close()``, an error or Ctrl-C, what was submitted is cancelled. One thread at a time may use it.
+
+        Args:
+            prompts: What to continue; any iterable, also one without end. An error that it raises ends everything.
+            num_samples: How many sequences for each.
+            sampling_params: How to sample; ``SamplingParams()`` unless given.
+            window: Samples that were submitted and not handed over, at most. With ``ordered``, a slow one holds up
+                the submission of the one that comes so many places after it.
+            ordered: Give the results in the order of the prompts; else each as soon as it is there.
+            return_exceptions: Give the error of a prompt in place of its result, and go on; else it is raised.
+                An error of the client, such as that it was closed, is always raised.
+            **questions: What else to ask for each, as in :meth:`sample`.
+
+        Returns:
+            An iterator of pairs: the index of the prompt from 0, and its result.
+
+        Raises:
+            InvalidInputError: An argument cannot be used; raised at the call. During the iteration: a prompt cannot
+                be used, ``index`` says which.
+            TinkexError: During the iteration: a sample failed. The message begins with ``prompts[i]``, and ``index``
+                is i.
+        """
+        check_window(window)
+        check_questions(questions)
+        params = SamplingParams() if sampling_params is None else sampling_params
+        self._request(_ANY_PROMPT, params, num_samples=num_samples)  # refuses what is wrong for every prompt
+
+        def submit(prompt: ModelInput) -> APIFuture[SampleResponse]:
+            return self.sample(prompt, num_samples, params, **questions)
+
+        pairs = draw_each(
+            _iterable(prompts), submit, window=window, ordered=ordered, return_exceptions=return_exceptions
+        )
+        return pairs
 
     def compute_logprobs(
         self, prompt: ModelInput, prompt_logprobs_last_n: int | None = None
@@ -296,6 +377,16 @@ class SamplingClient(ReadyClient):
                 self._herald = self._session.new_herald(self._sampling_session_id, self._clone)
                 self._numbers = itertools.count(self._clone * RANGE)
             return self._numbers, self._herald, self._patience
+
+
+def _iterable(prompts: Any) -> Iterator[Any]:
+    try:
+        return iter(prompts)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"prompts must be an iterable of ModelInput, got {prompts!r:.80}; for one prompt call sample",
+            field="prompts",
+        ) from error
 
 
 def as_policy(retry_config: object) -> RetryPolicy | None:

@@ -272,6 +272,14 @@ def finished(operation: str, value: T) -> APIFuture[T]:
     return promise.future
 
 
+def failed(operation: str, error: BaseException) -> APIFuture[Any]:
+    """Return a future that has failed."""
+    promise: Promise[Any] = Promise(operation)
+    promise.start()
+    promise.fail(error)
+    return promise.future
+
+
 # A failure that only repeats another one, or the user's own closing, needs no alarm.
 _NO_ALARM = (PipelineBrokenError, ClientClosedError)
 
