@@ -8,7 +8,7 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -67,6 +67,7 @@ class CallRules:
 
 
 _ORDINARY = CallRules()
+_ONCE = RetryPolicy.none()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -127,6 +128,7 @@ class ApiClient:
         self._sleep = sleep
         self._trace_headers = trace_headers() if config.propagate_trace else None
         self._headers = _merge(_constant_headers(), config.default_headers)
+        self._keyed = _has_key(self._headers)
         self._base_url = urldefragauth(config.base_url)
         # Asks the system for randomness once; a uuid4 would do so, and let go of the interpreter, for every request.
         self._keys = random.Random()  # noqa: S311 - names requests, guards nothing
@@ -169,7 +171,7 @@ class ApiClient:
         wait = self.config.timeout if timeout is None else timeout
         constant = self._headers if self._trace_headers is None else _merge(self._trace_headers(), self._headers)
         sent = _merge({**constant, **_call_headers(method, key, wait)}, headers)
-        keyed = any(name.lower() == _KEY.lower() for name in sent)
+        keyed = self._keyed or _has_key(headers or ())
 
         def send(own: str | None) -> Response:
             carried = {**sent, _KEY: own} if own else sent
@@ -197,7 +199,7 @@ class ApiClient:
 
         started = self._clock()
         return retry.call(
-            self.config.retry if rules.retried else RetryPolicy.none(),
+            self.config.retry if rules.retried else _ONCE,
             attempt,
             stop=self.stop,
             operation=f"{method} {path}",
@@ -269,6 +271,10 @@ def _guarded(sender: Sender, config: ClientConfig, clock: Callable[[], float]) -
     if config.circuit_breaker is None or isinstance(sender, GuardedSender):
         return sender
     return GuardedSender(sender, Breaker(config.circuit_breaker, urldefragauth(config.base_url), clock))
+
+
+def _has_key(names: Iterable[str]) -> bool:
+    return any(name.lower() == _KEY.lower() for name in names)
 
 
 def _is_invalid_token(response: Response) -> bool:

@@ -10,7 +10,19 @@ from typing import Any, Union
 
 from tinkex.errors import InvalidInputError
 
-__all__ = ["At", "Buffer", "Message", "pack", "pack_list", "unpack", "view", "widen_bfloat16", "widen_int32"]
+__all__ = [
+    "At",
+    "Buffer",
+    "Message",
+    "joined",
+    "pack",
+    "pack_list",
+    "take_out",
+    "unpack",
+    "view",
+    "widen_bfloat16",
+    "widen_int32",
+]
 
 Buffer = Union[bytes, "array[Any]", Any]
 """What ``bytes.join`` takes: bytes, ``array.array``, a NumPy array."""
@@ -68,6 +80,65 @@ def _head(number: int, size: int) -> bytes:
         size >>= 7
     head.append(size)
     return bytes(head)
+
+
+_FIXED = {1: 8, 5: 4}
+"""Bytes of the wire types "64 bits" and "32 bits"."""
+
+
+def take_out(raw: memoryview, number: int) -> tuple[bytes, list[memoryview]]:
+    """Split a message into the values of one of its fields, where they are, and all others, for protobuf to read.
+
+    Protobuf copies an array twice before a program sees it: into the message, and out of it.
+
+    Args:
+        raw: The message.
+        number: A field of bytes or of messages.
+
+    Returns:
+        The message without the field, and the values of the field.
+
+    Raises:
+        InvalidInputError: It is no message.
+    """
+    kept, values = bytearray(), []
+    at = 0
+    while at < len(raw):
+        start = at
+        tag, at = _varint(raw, at)
+        kind, size = tag & 7, 0
+        if kind == 2:
+            size, at = _varint(raw, at)
+        elif kind == 0:
+            _, at = _varint(raw, at)
+        elif kind in _FIXED:
+            size = _FIXED[kind]
+        else:
+            raise InvalidInputError(f"not a message in binary form: a field has the unknown wire type {kind}")
+        end = at + size
+        if end > len(raw):
+            raise InvalidInputError(f"not a message in binary form: a field ends {end - len(raw)} bytes too late")
+        if tag == number << 3 | 2:
+            values.append(raw[at:end])
+        else:
+            kept += raw[start:end]
+        at = end
+    return bytes(kept), values
+
+
+def joined(values: list[memoryview]) -> memoryview:
+    """Make one value of those of a field that should be there once: protobuf does so with messages."""
+    return values[0] if len(values) == 1 else memoryview(b"".join(values))
+
+
+def _varint(raw: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    for place in range(at, min(len(raw), at + 10)):
+        value |= (raw[place] & 0x7F) << shift
+        shift += 7
+        if raw[place] < 0x80:
+            return value, place + 1
+    raise InvalidInputError("not a message in binary form: it ends within a number")
 
 
 def pack_list(values: list[Any], code: str) -> bytes:

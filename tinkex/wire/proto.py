@@ -53,7 +53,18 @@ from tinkex.types._numbers import Values
 from tinkex.types.sampling import MASK_LOGPROB, TopkRows
 from tinkex.types.tensors import TensorDtype
 from tinkex.wire import tinker_pb2 as pb
-from tinkex.wire._packing import At, Message, pack, pack_list, unpack, view, widen_bfloat16, widen_int32
+from tinkex.wire._packing import (
+    At,
+    Message,
+    joined,
+    pack,
+    pack_list,
+    take_out,
+    unpack,
+    view,
+    widen_bfloat16,
+    widen_int32,
+)
 
 __all__ = [
     "CONTENT_TYPE",
@@ -293,35 +304,50 @@ def decode_output(data: bytes) -> ForwardBackwardOutput:
     Raises:
         InvalidInputError: It is not in this form, or the arrays are not what the offsets and shapes say.
     """
-    message = _parse(pb.ForwardBackwardOutput, data)
-    counted = any(record.num_datums for record in message.loss_fn_outputs)
-    outputs: list[dict[str, TensorData]] = []
-    for index, record in enumerate(message.loss_fn_outputs):
+    rest, records = take_out(memoryview(data), 2)
+    message = _parse(pb.ForwardBackwardOutput, rest)
+    read = []
+    for index, record in enumerate(records):
         with At(f"loss_fn_outputs[{index}]"):
-            outputs.extend(_read_record(record, counted))
+            read.append(_read_record(record))
+    counted = any(count for count, _ in read)
+    outputs: list[dict[str, TensorData]] = []
+    for index, (count, fields) in enumerate(read):
+        with At(f"loss_fn_outputs[{index}]"):
+            outputs.extend(_by_datum(count if counted else None, fields))
     kind = message.loss_fn_output_type
     return ForwardBackwardOutput(
-        loss_fn_output_type=kind.rpartition(":")[2] or ("" if message.loss_fn_outputs else _OUTPUT_TYPE),
+        loss_fn_output_type=kind.rpartition(":")[2] or ("" if records else _OUTPUT_TYPE),
         loss_fn_outputs=outputs,
         metrics=dict(sorted(message.metrics.items())),
     )
 
 
-def _read_record(record: pb.ArrayRecord, counted: bool) -> list[dict[str, TensorData]]:
+def _read_record(raw: memoryview) -> tuple[int, dict[str, list[TensorData]]]:
+    """Read how many datums a record has, and its fields."""
+    rest, entries = take_out(raw, 2)
     fields = {}
-    for name, field in sorted(record.fields.items()):
+    for entry in entries:
+        key, batches = take_out(entry, 2)
+        name = _parse(pb.ArrayRecord.FieldsEntry, key).key
         with At(f"fields[{name!r}]"):
-            fields[name] = _read_batch(field)
-    first = next(iter(fields.values()), [])
-    count = record.num_datums if counted else len(first)
+            fields[name] = _read_batch(joined(batches))
+    return _parse(pb.ArrayRecord, rest).num_datums, dict(sorted(fields.items()))
+
+
+def _by_datum(told: int | None, fields: Mapping[str, list[TensorData]]) -> list[dict[str, TensorData]]:
+    count = len(next(iter(fields.values()), [])) if told is None else told
     for name, tensors in fields.items():
         if len(tensors) != count:
             raise InvalidInputError(f"fields[{name!r}] has {len(tensors)} entries for {count} datums")
     return [{name: tensors[at] for name, tensors in fields.items()} for at in range(count)]
 
 
-def _read_batch(batch: pb.BatchedTensor) -> list[TensorData]:
-    kind, data, trailing = _kind(batch.dtype), memoryview(batch.data), tuple(batch.trailing_shape)
+def _read_batch(raw: memoryview) -> list[TensorData]:
+    rest, arrays = take_out(raw, 1)
+    # Of bytes, the last value counts.
+    batch, data = _parse(pb.BatchedTensor, rest), arrays[-1] if arrays else memoryview(b"")
+    kind, trailing = _kind(batch.dtype), tuple(batch.trailing_shape)
     offsets = unpack(batch.offsets, "q", "offsets")
     if any(not 0 <= start <= end <= len(data) for start, end in itertools.pairwise(offsets)):
         raise InvalidInputError(f"offsets must rise from 0 to at most {len(data)}, the bytes of data")
