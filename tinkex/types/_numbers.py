@@ -133,6 +133,16 @@ def all_finite(values: Sequence[float] | Values) -> bool:
     return math.isfinite(_size(seen)) or all(map(math.isfinite, seen))
 
 
+def may_be_booleans(packed: Values) -> bool:
+    """Tell whether one of these float32 can have been a boolean: whether there is a 0 or a 1, or one that looks alike.
+
+    Args:
+        packed: float32 in an ``array.array``, as a list of numbers is kept.
+    """
+    top = _top_bytes(packed)
+    return b"\x00" in top or b"\x3f" in top
+
+
 def to_list(values: Any) -> list[Any]:
     """Return the numbers as a list; the list itself if it is one."""
     return values if isinstance(values, list) else list(values.tolist())
@@ -194,7 +204,7 @@ def _pack(items: Sequence[Any], code: str) -> array[Any] | None:
         return None
 
 
-def _top_bytes(packed: array[Any]) -> bytes:
+def _top_bytes(packed: Values) -> bytes:
     """Return of each number the byte that has the sign."""
     start = packed.itemsize - 1 if sys.byteorder == "little" else 0
     return packed.tobytes()[start :: packed.itemsize]

@@ -55,7 +55,7 @@ from tinkex.types import (
     Unrecognized,
 )
 from tinkex.types._base import ALWAYS
-from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds
+from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds, may_be_booleans
 from tinkex.types.sampling import Stop
 
 __all__ = ["Era", "decode", "decode_result", "encode", "make_converter", "structure", "unstructure"]
@@ -430,9 +430,16 @@ def _write_tensor(tensor: TensorData) -> dict[str, Any]:
 
 
 def _read_tensor(obj: Any) -> TensorData:
-    data = _read_numbers(_object(obj)["data"])
+    data, dtype = _object(obj)["data"], obj["dtype"]
     names = ("shape", "sparse_crow_indices", "sparse_col_indices")
-    return TensorData(data=data, dtype=obj["dtype"], **{name: obj.get(name) for name in names})
+    rest = {name: obj.get(name) for name in names}
+    if dtype != "float32" or not isinstance(data, list):
+        return TensorData(data=_read_numbers(data), dtype=dtype, **rest)
+    # Packing refuses everything but numbers and booleans, so most logprobs need no pass over their types.
+    tensor = TensorData(data=data, dtype=dtype, **rest)
+    if may_be_booleans(tensor.buffer):
+        _read_numbers(data)
+    return tensor
 
 
 def _write_datum(converter: cattrs.Converter, datum: Datum) -> dict[str, Any]:
