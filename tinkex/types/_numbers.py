@@ -199,7 +199,8 @@ def _pack(items: Sequence[Any], code: str) -> array[Any] | None:
     if isinstance(items, array) and items.typecode == code:
         return items[:]
     try:
-        return array(code, struct.pack(f"{len(items)}{code}", *items))
+        # The method of a Struct takes the list as its arguments; the function copies it to put the format before it.
+        return array(code, struct.Struct(f"{len(items)}{code}").pack(*items))
     except (struct.error, OverflowError):
         return None
 
