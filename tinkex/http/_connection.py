@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import requests
@@ -12,40 +11,18 @@ from requests.models import PreparedRequest
 from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from tinkex.http._headers import Reply, header_line
+
 __all__ = ["Adapter"]
 
 _SMALL_BYTES = 64 * 1024
 _NEVER_TWICE = "X-Idempotency-Key"
 
 
-class _Lines(HTTPConnection):
-    """Writes header lines to a list instead of a request: what ``http.client`` makes of a header, checks included."""
-
-    def __init__(self) -> None:
-        super().__init__("localhost")
-        self.lines: list[bytes] = []
-        super().putrequest("GET", "/", skip_host=True, skip_accept_encoding=True)
-        self.lines.clear()
-
-    def _output(self, line: bytes) -> None:
-        self.lines.append(line)
-
-
-@functools.lru_cache(maxsize=1024)
-def _header_line(name: str, value: str) -> bytes:
-    """Return a header as it is sent.
-
-    Raises:
-        ValueError: A character in it would break out of its line.
-    """
-    writer = _Lines()
-    writer.putheader(name, value)
-    return b"".join(writer.lines)
-
-
 class _OneWrite(HTTPConnection):
     """Hands head and body of a small request to the socket together: one system call, and one packet."""
 
+    response_class = Reply
     _held: list[bytes] | None = None
 
     @override
@@ -61,7 +38,7 @@ class _OneWrite(HTTPConnection):
     def putheader(self, header: Any, *values: Any) -> None:
         # Nearly all headers are those of the request before.
         if header != _NEVER_TWICE and len(values) == 1 and isinstance(values[0], str):
-            self._output(_header_line(header, values[0]))  # type: ignore[attr-defined]
+            self._output(header_line(header, values[0]))  # type: ignore[attr-defined]
         else:
             super().putheader(header, *values)
 
