@@ -32,6 +32,7 @@ def read(parse, raw: bytes):
 
 @given(st.lists(LINES, max_size=8), st.sampled_from([b"\r\n", b"\n"]))
 @example([b"X: a\rb", b"Y: 1"], b"\r\n")
+@example([b"X: \r"], b"\r\n")
 @example([b"nocolon", b"Y: 1"], b"\r\n")
 @example([b": no name", b"Y: 1"], b"\r\n")
 @example([b"X\xe9: 1", b"Y: 1"], b"\r\n")

@@ -45,7 +45,7 @@ def header_line(name: str, value: str) -> bytes:
     return writer.lines[-1]
 
 
-def parse_headers(stream: BinaryIO, *_: Any, **__: Any) -> http.client.HTTPMessage:
+def parse_headers(stream: BinaryIO, *_args: Any, **_options: Any) -> http.client.HTTPMessage:
     """Read the headers of an answer, as the function of this name in ``http.client`` does.
 
     Raises:
@@ -65,7 +65,7 @@ def parse_headers(stream: BinaryIO, *_: Any, **__: Any) -> http.client.HTTPMessa
     message.set_payload("")
     for line in lines[:-1]:
         name, _, value = line.decode("iso-8859-1").partition(":")
-        value = value.lstrip(" ").rstrip("\r\n")
+        value = value.lstrip(" ").removesuffix("\n").removesuffix("\r")
         if not (name and name.isascii() and " " not in name and name.isprintable() and value.isprintable()):
             # Folded, without a colon, or not as it should be: the parser for e-mail knows what to make of it.
             return Parser(_class=http.client.HTTPMessage).parsestr(b"".join(lines).decode("iso-8859-1"))
