@@ -7,13 +7,15 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
-import tenacity
 
 from tinkex.config import RetryPolicy
 from tinkex.errors import APIError, ClientClosedError, TinkexError
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["RetryDetails", "call"]
 
@@ -168,6 +170,8 @@ def call(
         if not retryable(error):
             raise
         run.failed = error
+    import tenacity  # a program that meets no failure has no use for it
+
     retrying = tenacity.Retrying(
         sleep=sleep or tenacity.sleep_using_event(stop),
         wait=run.wait,
