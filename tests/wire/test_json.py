@@ -405,6 +405,18 @@ def test_an_array_and_a_list_write_the_same_numbers(values):
     assert decode(encode(of_list), TensorData) == decode(encode(of_array), TensorData) == of_array
 
 
+@pytest.mark.parametrize("odd", [None, -0.0, 0.5, 2.0])
+def test_a_long_mask_is_written_short(odd):
+    """Zeros and ones as whole numbers, which JSON does not tell apart; with any other number, -0.0 too, as floats."""
+    values = [0.0, 1.0] * 1024 + ([] if odd is None else [odd])
+    tensor = TensorData(data=np.array(values, "float32"), dtype="float32")
+    written = encode(tensor)
+    assert (b".0," not in written) is (odd is None)
+    read = decode(written, TensorData)
+    assert list(map(repr, read.data)) == list(map(repr, values))
+    assert (read.dtype, read.full_shape) == ("float32", (len(values),))
+
+
 def test_numpy_token_ids_write_like_a_list():
     """An array of tokens travels as plain numbers."""
     array = ModelInput.from_ints(np.array([1, 2, 2**31 - 1], dtype="uint32"))

