@@ -16,7 +16,7 @@ from tinkex.local.limits import Limits
 from tinkex.local.problems import Problem
 from tinkex.types import RequestFailedResponse
 
-__all__ = ["FutureTable", "Promise"]
+__all__ = ["FutureTable", "Promise", "result_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,24 @@ def describe_failure(error: BaseException, operation: str) -> RequestFailedRespo
         return RequestFailedResponse(error=error.message, category=getattr(error, "category", "server"))
     logger.error("%s failed", operation, exc_info=error)
     return RequestFailedResponse(error=f"{operation} failed: {type(error).__name__}: {error}", category="server")
+
+
+def result_of(outcome: Any, operation: str) -> codec.Kept:
+    """Write what came of an operation as it is to be kept.
+
+    Args:
+        outcome: A value of the API, or the exception that ended the operation.
+        operation: What it is called in a failure.
+
+    Returns:
+        The result; a value that has no wire form is a failure.
+    """
+    value = describe_failure(outcome, operation) if isinstance(outcome, BaseException) else outcome
+    try:
+        return codec.keep(value)
+    except InvalidInputError as error:
+        no_form = RuntimeError(f"the result has no wire form: {error.message}")
+        return codec.keep(describe_failure(no_form, operation))
 
 
 def _finished() -> str:
@@ -150,20 +168,8 @@ class FutureTable:
         with self._lock:
             self._mark_read_locked(promise)
 
-    def finish(self, promise: Promise, outcome: Any) -> None:
-        """Give a promise its result; the first one counts.
-
-        Args:
-            promise: The promise.
-            outcome: A value of the API, or the exception that ended the operation.
-        """
-        failed = isinstance(outcome, BaseException)
-        value = describe_failure(outcome, promise.operation) if failed else outcome
-        try:
-            result = codec.keep(value)
-        except InvalidInputError as error:
-            no_form = RuntimeError(f"the result has no wire form: {error.message}")
-            result = codec.keep(describe_failure(no_form, promise.operation))
+    def finish(self, promise: Promise, result: codec.Kept) -> None:
+        """Give a promise its result, which whoever waits for it then has; the first one counts."""
         with self._lock:
             if promise.done:
                 return

@@ -16,9 +16,10 @@ from typing import Any
 
 from tinkex.errors import InvalidInputError, RequestFailedError
 from tinkex.local.checkpoints import CheckpointStore, utc_now
+from tinkex.local.codec import Kept
 from tinkex.local.completions import Completions, Target, target_of
 from tinkex.local.engine.base import Engine
-from tinkex.local.futures import FutureTable, Promise
+from tinkex.local.futures import FutureTable, Promise, result_of
 from tinkex.local.limits import Limits
 from tinkex.local.problems import Problem
 from tinkex.local.queue import Job, JobQueue
@@ -432,8 +433,11 @@ class Service:
         promise = self.futures.create(request_id, operation)
 
         def finish(outcome: Any) -> None:
-            self.futures.finish(promise, outcome)
-            self._note_end(promise, job, target)
+            result = result_of(outcome, operation)
+            # Whoever has the result finds the operation in the trace, and whoever hears of the result can have it.
+            self._draw(promise, job, result)
+            self.futures.finish(promise, result)
+            self._announce(promise, target, result)
 
         job = Job(lane=lane, run=run, finish=finish, seq=seq, rows=rows, payload=payload)
         promise.explain = partial(self.queue.explain, job)
@@ -446,23 +450,23 @@ class Service:
             job.finish(RequestFailedError("it was cancelled before it began", category="user"))
         return withdrawn
 
-    def _note_end(self, promise: Promise, job: Job, target: Target | None) -> None:
-        result, name = promise.result, promise.request_id
-        failed = result is None or result.cls is RequestFailedResponse
+    def _draw(self, promise: Promise, job: Job, result: Kept) -> None:
         self.traces.add(
             Span(
-                request_id=name,
+                request_id=promise.request_id,
                 operation=promise.operation,
                 lane=job.lane,
                 queued=job.queued_at,
                 began=job.began_at,
                 ended=self._clock(),
-                failed=failed,
+                failed=result.cls is RequestFailedResponse,
             )
         )
+
+    def _announce(self, promise: Promise, target: Target | None, result: Kept) -> None:
         if target is not None and self.limits.bulk_retrieval:
-            size = len(result.body) if result else None
-            ended = FutureFinished(request_id=name, response_payload_uncompressed_size=size)
+            failed, name = result.cls is RequestFailedResponse, promise.request_id
+            ended = FutureFinished(request_id=name, response_payload_uncompressed_size=len(result.body))
             self.completions.add(target, FutureFailed(request_id=name) if failed else ended)
 
     def _put_silently(self, lane: str, run: Callable[[], None]) -> None:

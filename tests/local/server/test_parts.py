@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tinkex.errors import LifecycleError
-from tinkex.local.futures import FutureTable
+from tinkex.local.futures import FutureTable, result_of
 from tinkex.local.limits import Limits
 from tinkex.local.problems import Problem
 from tinkex.local.queue import Job, JobQueue
@@ -141,7 +141,7 @@ def test_empty_lanes_of_samplers_are_forgotten(log):
 def finished(table, name, size=1):
     """Make a promise and keep it."""
     promise = table.create(name, "optim_step")
-    table.finish(promise, OptimStepResponse(metrics={"x" * size: 1.0}))
+    table.finish(promise, result_of(OptimStepResponse(metrics={"x" * size: 1.0}), "optim_step"))
     return promise
 
 
@@ -208,16 +208,13 @@ def test_the_first_outcome_counts():
     promise = finished(table, "a")
     assert promise.explain() == "finished"
     result = promise.result
-    table.finish(promise, ValueError("late"))
+    table.finish(promise, result_of(ValueError("late"), "optim_step"))
     assert promise.result is result
 
 
 def test_a_result_without_a_wire_form_is_a_failure():
     """The future still ends."""
-    table = FutureTable(Limits(), Clock())
-    promise = table.create("a", "optim_step")
-    table.finish(promise, object())
-    assert b"no wire form" in promise.result.body
+    assert b"no wire form" in result_of(object(), "optim_step").body
 
 
 def test_the_scratch_of_a_dead_process_is_removed(tmp_path):

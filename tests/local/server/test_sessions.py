@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+
 import requests
 
 
@@ -171,3 +173,14 @@ def test_what_a_session_did_can_be_drawn(serve):
     assert not bars["create_model"]["args"]["failed"]
     assert requests.get(answer["url"], timeout=10).status_code == 404
     api.get("sessions/none/trace_export", status=404)
+
+
+def test_an_operation_is_in_the_trace_before_its_result_can_be_had(api, engine):
+    """Whoever has waited for a result and then asks for the trace finds the operation there."""
+    model = api.new_model()
+    service, seen = api.server._parts().service, queue.SimpleQueue()
+    with engine.hold("optim_step") as held:
+        request_id = api.post("optim_step", api.optim_step(model, 1))["request_id"]
+        assert held.reached.wait(10)
+        service.futures.watch(request_id, lambda: seen.put(service.traces.export(model.partition(":")[0])))
+    assert b'"optim_step"' in seen.get(timeout=10)
