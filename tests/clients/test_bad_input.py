@@ -112,6 +112,17 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
     assert sent == len([seen for seen in stage.faults.seen if "heartbeat" not in seen[1]])
 
 
+@pytest.mark.parametrize("save", ["save_state", "save_weights_for_sampler"])
+def test_a_save_that_cannot_be_is_refused_at_the_call(stage, save):
+    """A mistyped time does not end the training: the next operation has the next number."""
+    train = stage.train()
+    with pytest.raises(tinkex.InvalidInputError, match="ttl_seconds must be a whole number of at least 3600"):
+        getattr(train, save)("a", ttl_seconds=60)
+    future = getattr(train, save)("a", ttl_seconds=3600)
+    future.result(WAIT)
+    assert f"{train.model_id}:1" == future.request_id
+
+
 def test_arguments_of_the_wrong_type_are_named(stage, batch):
     """Mistaking one argument for another is reported with what to pass instead."""
     train, sampler = stage.train(), stage.service.create_sampling_client(base_model="acme/small")

@@ -221,18 +221,16 @@ class TrainingClient(NotPicklable, ReadyClient):
             A future whose ``path`` is ``tinker://<model>/weights/<name>``.
         """
         check_name(name)
+        request = SaveWeightsRequest(
+            model_id=self.model_id,
+            path=name,
+            ttl_seconds=ttl_seconds,
+            overwrite=overwrite,
+            user_metadata=dict(user_metadata) if user_metadata else None,
+        )
 
         def send(seq_id: int) -> UntypedAPIFuture:
-            return self._session.api.weights.save(
-                SaveWeightsRequest(
-                    model_id=self.model_id,
-                    path=name,
-                    seq_id=seq_id,
-                    ttl_seconds=ttl_seconds,
-                    overwrite=overwrite,
-                    user_metadata=dict(user_metadata) if user_metadata else None,
-                )
-            )
+            return self._session.api.weights.save(attrs.evolve(request, seq_id=seq_id))
 
         return self._submit_one("save_state", "SaveWeights", SaveWeightsResponse, send)
 
@@ -476,9 +474,10 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._submit_one(operation, "LoadWeights", LoadWeightsResponse, send)
 
     def _save_for_sampler(self, **fields: Any) -> APIFuture[SaveWeightsForSamplerResponse]:
+        request = SaveWeightsForSamplerRequest(model_id=self.model_id, **fields)
+
         def send(seq_id: int) -> UntypedAPIFuture:
-            request = SaveWeightsForSamplerRequest(model_id=self.model_id, seq_id=seq_id, **fields)
-            return self._session.api.weights.save_for_sampler(request)
+            return self._session.api.weights.save_for_sampler(attrs.evolve(request, seq_id=seq_id))
 
         return self._submit_one(
             "save_weights_for_sampler", "SaveWeightsForSampler", SaveWeightsForSamplerResponse, send
