@@ -197,6 +197,13 @@ def test_a_server_with_several_models_wants_a_choice(run, service):
     assert service.calls("create")[0][0] == "b/model"
 
 
+@pytest.mark.parametrize("words", [("sample", "hello"), ("checkpoint", "save", "--name", "begin")])
+def test_the_option_that_chooses_a_model_is_named_as_the_command_has_it(run, service, words):
+    """It is --base-model where there is also --model-path."""
+    service.models = (("b/model", 64), ("a/model", 64))
+    assert "choose a base model with --base-model; this" in run(*words).stderr
+
+
 def test_options_reach_the_run(run, service, place):
     """What is given on the command line stands in config.json."""
     words = ("--lr", 0.25, "--rank", 3, "--seed", 9, "--holdout", 2, "--max-tokens", 30, "--save-every", 0)

@@ -15,14 +15,21 @@ from tinkex.cli._app import App
 from tinkex.cli._tables import describe_size
 from tinkex.local import LocalServer
 from tinkex.testing.engine import ScriptedEngine
+from tinkex.testing.faults import FaultPlan
 
 WAIT = 30.0
 
 
 @pytest.fixture
-def server(tmp_path):
+def faults():
+    """What goes wrong on the server."""
+    return FaultPlan()
+
+
+@pytest.fixture
+def server(tmp_path, faults):
     """A server."""
-    with LocalServer(ScriptedEngine(["acme/small"]), data_dir=tmp_path / "data") as running:
+    with LocalServer(ScriptedEngine(["acme/small"]), data_dir=tmp_path / "data", faults=faults) as running:
         yield running
 
 
@@ -49,7 +56,8 @@ def run(connect, monkeypatch):
     def invoke(*words, fails=False, **options):
         outcome = CliRunner().invoke(main, [str(word) for word in words], obj=App(connect=connect), **options)
         assert fails == bool(outcome.exit_code), outcome.output
-        return outcome.output
+        invoke.stderr = outcome.stderr
+        return outcome.output if fails else outcome.stdout
 
     return invoke
 
@@ -119,6 +127,82 @@ def test_a_checkpoint_is_downloaded(run, paths, tmp_path, monkeypatch):
     assert (tmp_path / "own" / "place" / "adapter_config.json").is_file()
     assert "not empty" in run("checkpoint", "download", paths[1], fails=True)
     run("checkpoint", "download", paths[1], "--force")
+
+
+def saved(run, *words):
+    """What ``checkpoint save`` shows of what it saved."""
+    return json.loads(run("checkpoint", "save", "--name", "begin", "--format", "json", *words))
+
+
+def test_a_new_model_is_saved(run, connect):
+    """Of the server's only base model, with the adapter of the options; any client can go on from it."""
+    about = saved(run)
+    assert ("training", "acme/small") == (about["checkpoint_type"], about["base_model"])
+    assert about["tinker_path"].endswith("/weights/begin")
+    adapter = ["--base-model", "acme/small", "--rank", 4, "--no-train-unembed", "--train-mlp"]
+    path = saved(run, *adapter, "--seed", 7, "--ttl", 3600)["tinker_path"]
+    described = json.loads(run("checkpoint", "info", path, "-f", "json"))
+    assert (4, True, False) == tuple(described[name] for name in ("lora_rank", "train_mlp", "train_unembed"))
+    assert described["expires_at"]
+    with connect() as service:
+        assert "acme/small" == service.create_training_client_from_state(path).base_model
+    assert re.search(r"^tinker_path +tinker://.*/weights/x$", run("checkpoint", "save", "--name", "x"), re.MULTILINE)
+
+
+def test_a_training_checkpoint_becomes_one_to_sample_from(run, paths, connect):
+    """With the rank of the first."""
+    about = saved(run, "--model-path", paths[0], "--for-sampler")
+    assert ("sampler", "acme/small") == (about["checkpoint_type"], about["base_model"])
+    assert 4 == json.loads(run("checkpoint", "info", about["tinker_path"], "-f", "json"))["lora_rank"]
+    with connect() as service:
+        prompt, params = tinkex.types.ModelInput.from_ints([1]), tinkex.types.SamplingParams(max_tokens=2)
+        sampler = service.create_sampling_client(about["tinker_path"])
+        assert sampler.sample(prompt, 1, params).result(WAIT).sequences
+
+
+@pytest.mark.parametrize(("more", "steps"), [((), 0), (("--with-optimizer",), 1)])
+def test_the_optimizer_is_taken_along_if_asked_for(run, connect, tmp_path, more, steps):
+    """Else the copy has a new one, which has made no step."""
+    with connect() as service:
+        train = service.create_lora_training_client("acme/small", rank=4)
+        train.optim_step().result(WAIT)
+        path = train.save_state("stepped").result(WAIT).path
+    saved(run, "--model-path", path, *more)
+    optimizers = [json.loads(file.read_text())["steps"] for file in (tmp_path / "data").rglob("optimizer.json")]
+    assert sorted([1, steps]) == sorted(optimizers)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["--model-path", "P", "--rank", 4, "--no-train-mlp", "--base-model", "b"],
+            "--rank, --train-mlp, --base-model",
+        ),
+        (["--model-path", "P", "--seed", 0], "leave out --seed"),
+        (["--with-optimizer"], "--with-optimizer is for --model-path"),
+        (["--model-path", "P", "--with-optimizer", "--for-sampler"], "give --with-optimizer or --for-sampler"),
+        (["--model-path", "tinker://r/sampler_weights/s"], "--model-path 'tinker://r/sampler_weights/s' is a sampler"),
+        (["--name", "a/b"], "name must be"),
+        (["--ttl", 60], "3600"),
+    ],
+)
+def test_options_that_make_no_sense_make_no_model(run, faults, words, text):
+    """Each mistake is named before anything is sent."""
+    assert text in run("checkpoint", "save", "--name", "begin", *words, fails=True)
+    assert not faults.seen
+
+
+def test_a_saved_model_is_freed(run, faults):
+    """Some servers do that with the session; whatever else goes wrong is a note, for the checkpoint was saved."""
+    saved(run)
+    assert 1 == faults.count("unload_model")
+    faults.answer(404, path="unload_model", nth=1)
+    faults.answer(422, path="unload_model", nth=2)
+    assert saved(run)
+    assert "still has the model" not in run.stderr
+    assert saved(run)
+    assert "still has the model: HTTP 422" in run.stderr
 
 
 def test_a_checkpoint_is_sent_to_the_hub(run, paths, monkeypatch):

@@ -94,8 +94,13 @@ def server_options(command: F) -> F:
     )(command)
 
 
-def choose_model(service: ServiceClient, wanted: str | None) -> str:
+def choose_model(service: ServiceClient, wanted: str | None, option: str = "--base-model") -> str:
     """Return the base model to use: the wanted one, or the only one that the server offers.
+
+    Args:
+        service: Who is asked for its models.
+        wanted: The one that was given.
+        option: The option to give it with.
 
     Raises:
         ConfigurationError: None is wanted and the server offers several; lists them.
@@ -106,5 +111,5 @@ def choose_model(service: ServiceClient, wanted: str | None) -> str:
     if len(offered) == 1:
         return offered[0]
     raise ConfigurationError(
-        f"choose a base model with --model; this server offers {', '.join(sorted(offered)) or 'none'}"
+        f"choose a base model with {option}; this server offers {', '.join(sorted(offered)) or 'none'}"
     )

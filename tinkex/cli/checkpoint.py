@@ -14,6 +14,7 @@ import click
 
 from tinkex.cli._app import App, server_options
 from tinkex.cli._tables import Columns, as_plain, describe_size, describe_time, format_option, show_one, show_table
+from tinkex.cli.checkpoint_save import save
 
 if TYPE_CHECKING:
     from tinkex.clients import RestClient
@@ -33,7 +34,10 @@ DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 @click.group()
 def checkpoint() -> None:
-    """List, share, fetch, send on and delete checkpoints."""
+    """List, save, share, fetch, send on and delete checkpoints."""
+
+
+checkpoint.add_command(save)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def _begin(service: ServiceClient, file: Path, folder: Path, reporter: Reporter,
 
     names = {field.name for field in attrs.fields(SFTSettings)}
     settings = SFTSettings.for_model(
-        choose_model(service, options["model"]),
+        choose_model(service, options["model"], "--model"),
         **{name: value for name, value in options.items() if name in names},
     )
     return train_sft(
