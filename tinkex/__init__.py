@@ -15,13 +15,29 @@ from tinkex._version import __version__
 
 if TYPE_CHECKING:
     from tinkex import errors, types
-    from tinkex.clients import AdminClient, LossHandle, RestClient, SamplingClient, ServiceClient, TrainingClient
+    from tinkex.clients import (
+        AdminClient,
+        LossHandle,
+        RestClient,
+        SamplingClient,
+        ServiceClient,
+        TrainingClient,
+        register_tokenizer,
+    )
     from tinkex.config import CircuitBreaker, ClientConfig, RetryPolicy, Secret
     from tinkex.errors import *  # noqa: F403
     from tinkex.pipeline import APIFuture, Metrics
     from tinkex.types import *  # noqa: F403
 
-_CLIENTS = ("AdminClient", "LossHandle", "RestClient", "SamplingClient", "ServiceClient", "TrainingClient")
+_CLIENTS = (
+    "AdminClient",
+    "LossHandle",
+    "RestClient",
+    "SamplingClient",
+    "ServiceClient",
+    "TrainingClient",
+    "register_tokenizer",
+)
 _CONFIG = ("CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret")
 _PIPELINE = ("APIFuture", "Metrics")
 _MODULES = ("errors", "types")
@@ -79,5 +95,6 @@ __all__ = [
     "TrainingClient",
     "__version__",
     "errors",
+    "register_tokenizer",
     "types",
 ]

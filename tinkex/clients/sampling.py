@@ -272,10 +272,11 @@ class SamplingClient(ReadyClient):
         return self.base_model
 
     def get_tokenizer(self) -> Any:
-        """Return the Hugging Face tokenizer of the base model.
+        """Return the tokenizer of the base model: Hugging Face's, or that of :func:`tinkex.register_tokenizer`.
 
         Raises:
-            ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found.
+            ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found, or it is code of
+                its own and no loader is registered for it.
         """
         return load_tokenizer(self.get_base_model())
 

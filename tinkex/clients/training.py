@@ -369,10 +369,11 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._session.telemetry()
 
     def get_tokenizer(self) -> Any:
-        """Return the Hugging Face tokenizer of the base model.
+        """Return the tokenizer of the base model: Hugging Face's, or that of :func:`tinkex.register_tokenizer`.
 
         Raises:
-            ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found.
+            ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found, or it is code of
+                its own and no loader is registered for it.
         """
         data = self.get_info().model_data
         return load_tokenizer(data.model_name or self.base_model, data.tokenizer_id)
