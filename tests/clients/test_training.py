@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -139,6 +140,31 @@ def test_a_failed_operation_breaks_the_pipeline_before_its_future_fails(stage, b
     train.reopen()
     train.optim_step(STEP).result(WAIT)
     assert stage.engine.operations(train.model_id)[-1] == "optim_step"
+
+
+def test_a_save_behind_a_failed_step_succeeds_and_check_tells(stage, batch):
+    """What the server had been sent before the failure was known, it does; the futures of the step were dropped."""
+    accepted = threading.Event()
+
+    def listen(news):
+        if (news.operation, news.phase) == ("save_state", "accepted"):
+            accepted.set()
+
+    with stage.new_service(observers=[listen]) as service:
+        train = service.create_lora_training_client("acme/small", rank=4)
+        train.check()
+        stage.engine.fail("optim_step", RuntimeError("out of memory"))
+        with stage.engine.hold("forward_backward"):
+            train.forward_backward(batch, "cross_entropy")
+            train.optim_step(STEP)
+            saved = train.save_state("step-1")
+            assert accepted.wait(WAIT)
+        assert saved.result(WAIT).path
+        with pytest.raises(tinkex.PipelineBrokenError, match=r"optim_step.*out of memory") as broken:
+            train.check()
+        assert isinstance(broken.value.__cause__, tinkex.RequestFailedError)
+    with pytest.raises(tinkex.ClientClosedError):
+        train.check()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 408])

@@ -386,6 +386,18 @@ class TrainingClient(NotPicklable, ReadyClient):
 
         return self._submit_one("unload", "UnloadModel", UnloadModelResponse, send)
 
+    def check(self) -> None:
+        """Raise if an operation has failed, also one whose future nobody reads.
+
+        A server that was sent operations ahead does those behind a failure too. So a save may succeed although a step
+        before it failed: check after its result is there, for whatever was submitted before it is done then.
+
+        Raises:
+            PipelineBrokenError: An operation failed; it is the ``__cause__``.
+            ClientClosedError: The client is closed.
+        """
+        self._submission.check()
+
     def reopen(self) -> None:
         """Go on after a failure, if it is known for certain what the server did and did not do.
 
