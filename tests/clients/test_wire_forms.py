@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import pytest
@@ -14,6 +15,7 @@ from tinkex.clients.negotiation import negotiate
 from tinkex.config import DEFAULT_BASE_URL, ClientConfig
 from tinkex.errors import ConfigurationError, InvalidInputError, RateLimitError
 from tinkex.http.transport import Response, Transport
+from tinkex.resources import TrainingResource
 from tinkex.resources.futures import BINARY_RESULTS
 from tinkex.wire.proto import RESULTS
 
@@ -165,6 +167,22 @@ def test_the_hosted_service_gets_the_binary_form(stage):
     with stage.new_service() as service:
         hosted = ClientConfig(base_url=DEFAULT_BASE_URL, api_key="tml-x")
         assert negotiate(service._session.settings, hosted).wire == "proto"
+
+
+def test_a_form_is_prepared_while_the_server_makes_the_model(stage, monkeypatch):
+    """Loading the library then costs no time; after it, the first batch would wait for it."""
+    prepared: list[str] = []
+    hold = stage.engine.hold("create_model")
+
+    def note(_: TrainingResource, wire: str) -> None:
+        prepared.append(wire)
+        hold.release()
+
+    monkeypatch.setattr(TrainingResource, "prepare", note)
+    with ThreadPoolExecutor(1) as pool, hold:
+        # If nothing is prepared while the model is held, then nothing ends the hold in time.
+        pool.submit(stage.service.create_lora_training_client, BASE).result(WAIT)
+    assert ["proto"] == prepared
 
 
 def test_requests_are_compressed_where_the_server_asks_for_it(run, exchanges, stage):

@@ -392,7 +392,10 @@ class Session:
             return self.api.models.create(request).request_id
 
         part = Part(send=send, request_type="CreateModel", decode=CreateModelResponse)
-        return self._dispatcher.submit("create_model", part, self.models)
+        created: APIFuture[CreateModelResponse] = self._dispatcher.submit("create_model", part, self.models)
+        # The server is busy, so this costs no time; the first batch would have to wait for it.
+        self.api.training.prepare(self.agreement.wire)
+        return created
 
     def create_loss(
         self, name: str, inputs: Sequence[CustomLossInput], graph: CustomLossGraph, finish: Callable[[str], T]

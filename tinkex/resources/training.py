@@ -67,6 +67,10 @@ class TrainingResource(Resource):
         """The same methods, returning :class:`~tinkex.resources.APIResponse`."""
         return RawTrainingResource(self)
 
+    def prepare(self, wire: Wire) -> None:
+        """Load the libraries that a form of the bodies needs, if that is not done: for a time that is spent waiting."""
+        _form(wire)
+
     def forward(
         self, request: ForwardRequest, *, wire: Wire = "json", **options: Unpack[WriteOptions]
     ) -> UntypedAPIFuture:
@@ -149,23 +153,18 @@ def _form(wire: Wire) -> dict[str, Any]:
     """Return how a request is written in a form, and the headers that say so."""
     if wire == "json":
         return {}
-    # The protobuf library is loaded by the first request that needs it.
+    # The libraries are loaded when they are first needed.
     from tinkex.wire.proto import CONTENT_TYPE, encode_forward_backward
 
     headers = {"Content-Type": CONTENT_TYPE}
     if wire == "proto":
         return {"write": encode_forward_backward, "headers": headers}
-    return {
-        "write": lambda request: _compress(encode_forward_backward(request)),
-        "headers": {**headers, "Content-Encoding": "zstd"},
-    }
-
-
-def _compress(body: bytes) -> bytes:
     import zstandard
 
-    compressed: bytes = zstandard.ZstdCompressor().compress(body)
-    return compressed
+    return {
+        "write": lambda request: zstandard.ZstdCompressor().compress(encode_forward_backward(request)),
+        "headers": {**headers, "Content-Encoding": "zstd"},
+    }
 
 
 class RawTrainingResource:
