@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import math
 import warnings
@@ -116,6 +117,9 @@ class BaseModel:
             has_tokenizer=(folder / "tokenizer_config.json").is_file(),
         )
         self.arch = (self.model.config.architectures or [self.model.config.model_type])[0]
+        # transformers 5.24 gave it a new name, and warns of the old one.
+        takes = inspect.signature(self.model.forward).parameters
+        self.cache_argument = "cache" if "cache" in takes else "past_key_values"
         self.size = sum(parameter.numel() for parameter in self.model.parameters())
         self._names = (f"m{number}" for number in itertools.count())
         self._linear = {path: size for path, module in self.model.named_modules() if (size := _size(module))}

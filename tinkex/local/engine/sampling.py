@@ -198,12 +198,14 @@ class _Batch:
         new = torch.tensor(tokens, device=self.base.device)
         places = torch.arange(self.length + new.shape[1], device=self.base.device)
         self.length = len(places)
-        options: dict[str, Any] = {} if every else {"logits_to_keep": 1}
+        options: dict[str, Any] = {self.base.cache_argument: self.cache}
+        if not every:
+            options["logits_to_keep"] = 1
         if self.padded:
             real = places >= self.pads.unsqueeze(1)
             positions = (places - self.pads.unsqueeze(1)).clamp_(min=0)[:, -new.shape[1] :]
             options |= {"attention_mask": real.long(), "position_ids": positions}
-        output = self.base.model(input_ids=new, past_key_values=self.cache, use_cache=True, **options)
+        output = self.base.model(input_ids=new, use_cache=True, **options)
         self.logits = output.logits[:, -1]
         logits: torch.Tensor = output.logits
         return logits
