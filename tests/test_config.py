@@ -298,6 +298,7 @@ COUNTS = [
     "max_chunk_len",
     "max_chunk_bytes",
     "max_upload_bytes",
+    "upload_threads",
     "max_sample_submits",
     "max_sample_bytes",
     "sample_threads",

@@ -212,6 +212,8 @@ class ClientConfig:
     """Estimated size of one forward_backward request; larger batches are split."""
     max_upload_bytes: int = attrs.field(default=50_000_000, validator=_count)
     """Estimated size of the training requests being sent at once."""
+    upload_threads: int = attrs.field(default=4, validator=_count)
+    """Requests of one large batch being sent at once, where the server allows it; 1 sends one after the other."""
     max_sample_submits: int = attrs.field(default=400, validator=_count)
     """Samples being submitted at once."""
     max_sample_bytes: int = attrs.field(default=10_485_760, validator=_count)

@@ -223,6 +223,43 @@ def test_batches_are_split_as_the_server_wants(exchanges, stage, told, pieces):
     assert len(only(exchanges, "forward_backward")) == pieces
 
 
+@pytest.mark.parametrize(
+    ("told", "options", "in_order"),
+    [
+        ({"proto_write_fwdbwd": True}, {}, False),
+        ({"proto_write_fwdbwd": True, "parallel_fwdbwd_chunks": False}, {}, True),
+        ({"proto_write_fwdbwd": True}, {"upload_threads": 1}, True),
+        ({"proto_write_fwdbwd": True}, {"wire": "proto"}, True),
+        ({}, {}, True),
+    ],
+    ids=["asked for", "forbidden", "not wanted", "not asked", "an older server"],
+)
+def test_the_requests_of_a_large_batch_go_side_by_side_where_the_server_allows_it(
+    stage, monkeypatch, told, options, in_order
+):
+    """The first comes last then, and the numbers and results are the same."""
+    stage.faults.answer(200, told, path="client/config", times=9)
+    numbers: list[int] = []
+    send = TrainingResource.forward_backward
+
+    def spy(self: TrainingResource, request: types.ForwardBackwardRequest, **given: object) -> object:
+        promise = send(self, request, **given)
+        numbers.append(request.seq_id)
+        return promise
+
+    monkeypatch.setattr(TrainingResource, "forward_backward", spy)
+    data = [make_datum(*range(1, 3 + length)) for length in range(5)]
+    with stage.new_service(max_chunk_len=1, **options) as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        step = train.forward_backward(data, "cross_entropy")
+        train.optim_step(types.AdamParams()).result(WAIT)
+    assert [2, 3, 4, 5, 6] == [len(output["logprobs"].data) for output in step.result().loss_fn_outputs]
+    if in_order:
+        assert [1, 2, 3, 4, 5] == numbers
+    else:
+        assert [2, 3, 4, 5, 1] == [*sorted(numbers[:4]), numbers[4]]
+
+
 def test_our_limits_hold_besides_those_of_the_server(stage):
     """The smaller of the two counts."""
     told = {"fwdbwd_max_chunk_len": 5000, "fwdbwd_max_chunk_bytes_count": 100}

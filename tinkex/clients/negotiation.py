@@ -35,11 +35,13 @@ class Agreement:
         wire: The form of the bodies.
         max_chunk_len: Datums in one request at most.
         max_chunk_bytes: Estimated bytes of one request at most.
+        upload_threads: Requests of one batch that may be sent at once.
     """
 
     wire: Wire
     max_chunk_len: int
     max_chunk_bytes: int
+    upload_threads: int = 1
 
     @property
     def size_rule(self) -> SizeRule:
@@ -70,7 +72,8 @@ def negotiate(server: ServerSettings, config: ClientConfig) -> Agreement:
     """Settle how training requests are written; with ``config.wire == "auto"`` the server is asked.
 
     The binary form is for the hosted service and for servers that say that they take it; a server that has no settings
-    for its clients, as before SDK 0.18, gets JSON.
+    for its clients, as before SDK 0.18, gets JSON. Requests are sent side by side where the binary form is asked for,
+    unless the server forbids it: servers for older SDKs were made for one after the other.
 
     Raises:
         APIError: The server could not be asked.
@@ -84,6 +87,7 @@ def negotiate(server: ServerSettings, config: ClientConfig) -> Agreement:
         wire=_binary_wire(settings) if binary else "json",
         max_chunk_len=min(config.max_chunk_len, settings.fwdbwd_max_chunk_len),
         max_chunk_bytes=min(config.max_chunk_bytes, settings.fwdbwd_max_chunk_bytes_count),
+        upload_threads=config.upload_threads if binary and settings.parallel_fwdbwd_chunks else 1,
     )
 
 

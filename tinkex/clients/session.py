@@ -317,7 +317,13 @@ class Session:
         """Return the pipeline of a model; it is closed together with the session."""
         with self._lock:
             self.check_open()
-            submission = Submission(model_id, self._poller, budget=self.uploads, wiring=self._wiring)
+            submission = Submission(
+                model_id,
+                self._poller,
+                budget=self.uploads,
+                uploads=self._agree_locked().upload_threads,
+                wiring=self._wiring,
+            )
             self._submissions.add(submission)
         return submission
 

@@ -10,14 +10,20 @@
 
 A number is taken on the worker, just before the request is sent, and advances when the server has accepted
 it. So an operation that was cancelled or refused leaves no gap for the server to wait at.
+
+Where the server allows it, the requests of a large operation are sent side by side, all but the first, and the first
+when the others have been accepted: the server waits for it, and then has the whole operation.
 """
 
 from __future__ import annotations
 
+import contextvars
 import enum
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
@@ -41,6 +47,8 @@ __all__ = ["PipelineState", "Submission"]
 T = TypeVar("T")
 
 _LOOK_UP_S = 1.0
+# Sent side by side, all but the first: of two there is nothing to gain.
+_FEW = 2
 
 
 class PipelineState(enum.Enum):
@@ -93,6 +101,18 @@ class _Failure:
         except Exception:
             text = type(self.error).__name__
         object.__setattr__(self, "text", text)
+
+
+@attrs.frozen(slots=True)
+class _Sent:
+    """One accepted request: the name of its result, and how long sending it took."""
+
+    request_id: str
+    submit_s: float
+
+
+class _StoppedError(Exception):
+    """The pipeline broke or closed between the requests of an operation."""
 
 
 class _Operation:
@@ -161,6 +181,7 @@ class Submission(PromiseKeeper):
         *,
         budget: ByteBudget,
         first_seq_id: int = 1,
+        uploads: int = 1,
         wiring: Wiring | None = None,
     ) -> None:
         """Make an OPEN pipeline; its thread starts with the first operation.
@@ -170,11 +191,13 @@ class Submission(PromiseKeeper):
             poller: Finds out the results.
             budget: Bytes that may be queued or being sent at once; may be shared between pipelines.
             first_seq_id: Number of the first request.
+            uploads: Requests of one operation that may be sent at once.
             wiring: Clock, executor (of one thread) and observers.
         """
         super().__init__(name, threads=1, thread_name=f"tinkex-submit-{name}", wiring=wiring)
         self._poller = poller
         self._budget = budget
+        self._uploads = uploads
         # guarded by _lock
         self._queue: deque[_Operation] = deque()
         self._next = first_seq_id
@@ -204,7 +227,8 @@ class Submission(PromiseKeeper):
     def submit(self, operation: str, parts: Sequence[Part], combine: Callable[[list[Any]], T]) -> APIFuture[T]:
         """Queue an operation of one or more requests.
 
-        The requests get consecutive numbers and are sent one after the other.
+        The requests get consecutive numbers. Of three or more, all but the first may be sent at once, and then the
+        first; see ``uploads``. Else they are sent one after the other.
 
         Args:
             operation: Name of the method, such as ``forward_backward``.
@@ -423,31 +447,82 @@ class Submission(PromiseKeeper):
 
     def _send(self, operation: _Operation) -> bool:
         """Send the requests; False if the pipeline broke or closed in between."""
-        index = 0
-        while operation.parts:
+        if self._uploads > 1 and len(operation.parts) > _FEW:
+            return self._send_side_by_side(operation)
+        for index in range(len(operation.parts)):
             seq_id = self._claim(operation)
             if seq_id is None:
                 return False
             part = operation.parts.popleft()
-            started = self._clock()
             try:
-                request_id = part.send(seq_id)
+                sent = self._post(part, seq_id)
             except BaseException:
                 with self._lock:
                     self._sending = False
                 raise
+            if not self._count_accepted(seq_id + 1, 1):
+                return False
+            self._accept(operation, part, index, sent)
+        return True
+
+    def _send_side_by_side(self, operation: _Operation) -> bool:
+        """Send all requests but the first, and when they are accepted the first; as :meth:`_send` otherwise."""
+        seq_id = self._claim(operation)
+        if seq_id is None:
+            return False
+        parts = tuple(operation.parts)
+        try:
+            sent = self._post_all(parts[1:], seq_id + 1)
+            if self._claim(operation) is None:
+                raise _StoppedError
+            sent.insert(0, self._post(parts[0], seq_id))
+        except BaseException as error:
             with self._lock:
                 self._sending = False
-                self._next = seq_id + 1
-                if self._dropping:
-                    return False
-                self._in_flight += 1
-            self._budget.release(part.size)
-            operation.charge -= part.size
-            operation.promise.accept(request_id)
-            self._watch(operation, part, index, request_id, self._clock() - started)
-            index += 1
+                # Numbers behind a gap: the server waits for the first, and no other operation can have it.
+                self._doubt = True
+            if isinstance(error, _StoppedError):
+                return False
+            raise
+        if not self._count_accepted(seq_id + len(parts), len(parts)):
+            return False
+        operation.parts.clear()
+        for index, part in enumerate(parts):
+            self._accept(operation, part, index, sent[index])
         return True
+
+    def _post_all(self, parts: Sequence[Part], first_seq_id: int) -> list[_Sent]:
+        """Send requests at once, and wait for all of them; of several failures, the first is raised."""
+        results: list[Callable[[], _Sent]] = []
+        with ThreadPoolExecutor(self._uploads, thread_name_prefix=f"tinkex-upload-{self.name}") as pool:
+            for seq_id, part in enumerate(parts, first_seq_id):
+                # A context can be entered by one thread at a time.
+                post = functools.partial(contextvars.copy_context().run, self._post, part, seq_id)
+                try:
+                    results.append(pool.submit(post).result)
+                except RuntimeError:  # the program has ended, and no thread starts any more
+                    results.append(post)
+        return [result() for result in results]
+
+    def _post(self, part: Part, seq_id: int) -> _Sent:
+        started = self._clock()
+        return _Sent(part.send(seq_id), self._clock() - started)
+
+    def _count_accepted(self, next_seq_id: int, requests: int) -> bool:
+        """Note what the server has; False if nobody wants to know of it any more."""
+        with self._lock:
+            self._sending = False
+            self._next = next_seq_id
+            if self._dropping:
+                return False
+            self._in_flight += requests
+        return True
+
+    def _accept(self, operation: _Operation, part: Part, index: int, sent: _Sent) -> None:
+        self._budget.release(part.size)
+        operation.charge -= part.size
+        operation.promise.accept(sent.request_id)
+        self._watch(operation, part, index, sent)
 
     def _claim(self, operation: _Operation) -> int | None:
         """Return the number of the next request, or None if nothing may be sent any more."""
@@ -457,14 +532,14 @@ class Submission(PromiseKeeper):
             self._sending = True
             return self._next
 
-    def _watch(self, operation: _Operation, part: Part, index: int, request_id: str, submit_s: float) -> None:
+    def _watch(self, operation: _Operation, part: Part, index: int, sent: _Sent) -> None:
         self._poller.watch(
             _Chunk(
-                request_id=request_id,
+                request_id=sent.request_id,
                 request_type=part.request_type,
                 lane=self,
                 decode=part.decode,
-                submit_s=submit_s,
+                submit_s=sent.submit_s,
                 patience=self._patience,
                 pipeline=self,
                 operation=operation,
