@@ -149,7 +149,7 @@ def test_where_no_thread_starts_any_more_they_go_one_after_the_other(world, h, m
         def submit(self, *_):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    monkeypatch.setattr("tinkex.pipeline.submission.ThreadPoolExecutor", Ended)
+    monkeypatch.setattr("tinkex.pipeline.uploads.ThreadPoolExecutor", Ended)
     pipeline = world.submission(uploads=4)
     parts = [world.part(label) for label in range(4)]
     assert [0, 1, 2, 3] == pipeline.submit("forward_backward", parts, list).result(h.BOUND)

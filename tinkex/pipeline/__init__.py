@@ -24,8 +24,9 @@ from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.pool import CallPool
 from tinkex.pipeline.process import ExitDeadline, forked_error
 from tinkex.pipeline.reporter import Reporter
+from tinkex.pipeline.state import PipelineState
 from tinkex.pipeline.step import Failed, Large, Outcome, Pending, PollPolicy, Ready
-from tinkex.pipeline.submission import PipelineState, Submission
+from tinkex.pipeline.submission import Submission
 
 __all__ = [
     "BINARY",

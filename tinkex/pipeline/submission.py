@@ -17,13 +17,9 @@ when the others have been accepted: the server waits for it, and then has the wh
 
 from __future__ import annotations
 
-import contextvars
-import enum
-import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
@@ -41,74 +37,16 @@ from tinkex.pipeline.futures import APIFuture, Promise
 from tinkex.pipeline.keeper import Part, PromiseKeeper, Wiring, is_refusal
 from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.process import ExitDeadline, renewed
+from tinkex.pipeline.state import Failure, PipelineState
+from tinkex.pipeline.uploads import Sent, Uploads
 
-__all__ = ["PipelineState", "Submission"]
+__all__ = ["Submission"]
 
 T = TypeVar("T")
 
 _LOOK_UP_S = 1.0
 # Sent side by side, all but the first: of two there is nothing to gain.
 _FEW = 2
-
-
-class PipelineState(enum.Enum):
-    """What a :class:`Submission` does with operations.
-
-    Legal transitions::
-
-        OPEN   -> BROKEN   an operation failed, could not be sent, or ``break_`` was called (the session has
-                           ended). This happens before the future of the failed operation is completed.
-        BROKEN -> OPEN     ``reopen()``, if nothing is in flight and it is certain which numbers the server
-                           has used.
-        OPEN   -> CLOSED   ``close()``, or the program ended and the time for sending what was queued is over.
-        BROKEN -> CLOSED   ``close()``.
-
-    Not a transition, on purpose: when the user's own loss in ``submit_staged`` raises, nothing is half-sent
-    and the server has lost nothing. What was queued behind it fails like in BROKEN, but the pipeline stays
-    OPEN.
-
-    Illegal transitions::
-
-        BROKEN -> OPEN     while an operation is in flight: it may fail too, and what follows would be wrong.
-                           after a failure that leaves it open whether the server has used a number (no answer
-                           to a submit, an expired result): the next number might be a gap or a duplicate.
-                           by itself: the gradients or weights on the server are not what the program
-                           believes.
-        CLOSED -> any      the worker is gone; create a new client.
-    """
-
-    OPEN = "open"
-    """Takes operations and sends them."""
-    BROKEN = "broken"
-    """Sends nothing. New and queued operations fail at once; what the server has is still waited for."""
-    CLOSED = "closed"
-    """Takes nothing. After ``close(drain=True)`` what is queued is still sent."""
-
-
-@attrs.frozen(slots=True)
-class _Failure:
-    """Why the pipeline is broken."""
-
-    error: BaseException
-    operation: str
-    request_id: str | None
-    # The text of an exception is foreign code: it is made once, before any lock is taken.
-    text: str = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        try:
-            text = f"{type(self.error).__name__}: {self.error}"
-        except Exception:
-            text = type(self.error).__name__
-        object.__setattr__(self, "text", text)
-
-
-@attrs.frozen(slots=True)
-class _Sent:
-    """One accepted request: the name of its result, and how long sending it took."""
-
-    request_id: str
-    submit_s: float
 
 
 class _StoppedError(Exception):
@@ -197,11 +135,11 @@ class Submission(PromiseKeeper):
         super().__init__(name, threads=1, thread_name=f"tinkex-submit-{name}", wiring=wiring)
         self._poller = poller
         self._budget = budget
-        self._uploads = uploads
+        self._uploads = Uploads(name, uploads, self._clock)
         # guarded by _lock
         self._queue: deque[_Operation] = deque()
         self._next = first_seq_id
-        self._failure: _Failure | None = None
+        self._failure: Failure | None = None
         self._doubt = False  # it is not certain which numbers the server has used
         self._sending = False
         self._in_flight = 0  # accepted requests whose outcome is not known
@@ -280,7 +218,7 @@ class Submission(PromiseKeeper):
 
     def break_(self, error: BaseException, operation: str, request_id: str | None = None) -> None:
         """Break the pipeline from outside, because the session has ended for instance; cannot be reopened."""
-        failure = _Failure(error, operation, request_id)
+        failure = Failure(error, operation, request_id)
         with self._lock:
             queued = self._break_locked(failure, certain=False)
         self._refuse(queued, failure)
@@ -375,7 +313,7 @@ class Submission(PromiseKeeper):
                 "compute what it needs before, or with another client"
             )
 
-    def _broken_error(self, failure: _Failure, obstacle: str | None = None) -> PipelineBrokenError:
+    def _broken_error(self, failure: Failure, obstacle: str | None = None) -> PipelineBrokenError:
         consequence = (
             f"and {self.name} cannot be reopened: {obstacle}"
             if obstacle
@@ -447,7 +385,7 @@ class Submission(PromiseKeeper):
 
     def _send(self, operation: _Operation) -> bool:
         """Send the requests; False if the pipeline broke or closed in between."""
-        if self._uploads > 1 and len(operation.parts) > _FEW:
+        if self._uploads.threads > 1 and len(operation.parts) > _FEW:
             return self._send_side_by_side(operation)
         for index in range(len(operation.parts)):
             seq_id = self._claim(operation)
@@ -455,7 +393,7 @@ class Submission(PromiseKeeper):
                 return False
             part = operation.parts.popleft()
             try:
-                sent = self._post(part, seq_id)
+                sent = self._uploads.send(part, seq_id)
             except BaseException:
                 with self._lock:
                     self._sending = False
@@ -472,10 +410,10 @@ class Submission(PromiseKeeper):
             return False
         parts = tuple(operation.parts)
         try:
-            sent = self._post_all(parts[1:], seq_id + 1)
+            sent = self._uploads.send_all(parts[1:], seq_id + 1)
             if self._claim(operation) is None:
                 raise _StoppedError
-            sent.insert(0, self._post(parts[0], seq_id))
+            sent.insert(0, self._uploads.send(parts[0], seq_id))
         except BaseException as error:
             with self._lock:
                 self._sending = False
@@ -491,23 +429,6 @@ class Submission(PromiseKeeper):
             self._accept(operation, part, index, sent[index])
         return True
 
-    def _post_all(self, parts: Sequence[Part], first_seq_id: int) -> list[_Sent]:
-        """Send requests at once, and wait for all of them; of several failures, the first is raised."""
-        results: list[Callable[[], _Sent]] = []
-        with ThreadPoolExecutor(self._uploads, thread_name_prefix=f"tinkex-upload-{self.name}") as pool:
-            for seq_id, part in enumerate(parts, first_seq_id):
-                # A context can be entered by one thread at a time.
-                post = functools.partial(contextvars.copy_context().run, self._post, part, seq_id)
-                try:
-                    results.append(pool.submit(post).result)
-                except RuntimeError:  # the program has ended, and no thread starts any more
-                    results.append(post)
-        return [result() for result in results]
-
-    def _post(self, part: Part, seq_id: int) -> _Sent:
-        started = self._clock()
-        return _Sent(part.send(seq_id), self._clock() - started)
-
     def _count_accepted(self, next_seq_id: int, requests: int) -> bool:
         """Note what the server has; False if nobody wants to know of it any more."""
         with self._lock:
@@ -518,7 +439,7 @@ class Submission(PromiseKeeper):
             self._in_flight += requests
         return True
 
-    def _accept(self, operation: _Operation, part: Part, index: int, sent: _Sent) -> None:
+    def _accept(self, operation: _Operation, part: Part, index: int, sent: Sent) -> None:
         self._budget.release(part.size)
         operation.charge -= part.size
         operation.promise.accept(sent.request_id)
@@ -532,7 +453,7 @@ class Submission(PromiseKeeper):
             self._sending = True
             return self._next
 
-    def _watch(self, operation: _Operation, part: Part, index: int, sent: _Sent) -> None:
+    def _watch(self, operation: _Operation, part: Part, index: int, sent: Sent) -> None:
         self._poller.watch(
             _Chunk(
                 request_id=sent.request_id,
@@ -583,7 +504,7 @@ class Submission(PromiseKeeper):
 
     def _loss_failed(self, operation: _Operation, error: BaseException) -> None:
         """Fail the operation, and what was queued in the belief that it would be done."""
-        failure = _Failure(error, operation.name, operation.promise.future.request_id)
+        failure = Failure(error, operation.name, operation.promise.future.request_id)
         with self._lock:
             queued = self._take_all_locked()
         self._fail(operation.promise, error)
@@ -624,7 +545,7 @@ class Submission(PromiseKeeper):
 
     def _break_with(self, operation: _Operation, error: BaseException, *, certain: bool) -> None:
         """Break the pipeline, and only then fail the operation, so that no reaction to it slips through."""
-        failure = _Failure(error, operation.name, operation.promise.future.request_id)
+        failure = Failure(error, operation.name, operation.promise.future.request_id)
         with self._lock:
             operation.doomed = True
             queued = self._break_locked(failure, certain=certain)
@@ -632,7 +553,7 @@ class Submission(PromiseKeeper):
         self._refuse(queued, failure)
         self._wake_callers()
 
-    def _break_locked(self, failure: _Failure, *, certain: bool) -> list[tuple[_Operation, bool]]:
+    def _break_locked(self, failure: Failure, *, certain: bool) -> list[tuple[_Operation, bool]]:
         """Become BROKEN, and return what was queued; the caller refuses it."""
         self._doubt = self._doubt or not certain
         self._failure = self._failure or failure
@@ -645,7 +566,7 @@ class Submission(PromiseKeeper):
         self._queue.clear()
         return queued
 
-    def _refuse(self, queued: list[tuple[_Operation, bool]], failure: _Failure) -> None:
+    def _refuse(self, queued: list[tuple[_Operation, bool]], failure: Failure) -> None:
         for operation, started in queued:
             self._budget.release(operation.charge)
             self._end(operation.promise, self._broken_error(failure) if started else None)

@@ -1,0 +1,59 @@
+"""Sending the requests of an operation: one, or several side by side."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+
+from tinkex.pipeline.keeper import Part
+
+__all__ = ["Sent", "Uploads"]
+
+
+@attrs.frozen(slots=True)
+class Sent:
+    """One accepted request: the name of its result, and the seconds that sending it took."""
+
+    request_id: str
+    submit_s: float
+
+
+class Uploads:
+    """Sends requests on the calling thread, or on some that live as long as one call."""
+
+    def __init__(self, name: str, threads: int, clock: Callable[[], float]) -> None:
+        """Start nothing yet.
+
+        Args:
+            name: The model, for the names of the threads.
+            threads: Requests that may be sent at once.
+            clock: Seconds.
+        """
+        self.name = name
+        self.threads = threads
+        self._clock = clock
+
+    def send(self, part: Part, seq_id: int) -> Sent:
+        """Send one request here."""
+        started = self._clock()
+        return Sent(part.send(seq_id), self._clock() - started)
+
+    def send_all(self, parts: Sequence[Part], first_seq_id: int) -> list[Sent]:
+        """Send requests with consecutive numbers at once, and wait for all; of several failures, the first is raised.
+
+        When the program has ended no thread starts any more; then they are sent here, one after the other.
+        """
+        results: list[Callable[[], Sent]] = []
+        with ThreadPoolExecutor(self.threads, thread_name_prefix=f"tinkex-upload-{self.name}") as pool:
+            for seq_id, part in enumerate(parts, first_seq_id):
+                # A context can be entered by one thread at a time.
+                send = functools.partial(contextvars.copy_context().run, self.send, part, seq_id)
+                try:
+                    results.append(pool.submit(send).result)
+                except RuntimeError:
+                    results.append(send)
+        return [result() for result in results]
