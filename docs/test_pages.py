@@ -33,7 +33,9 @@ def test_every_loss_is_explained():
 def test_every_thread_is_explained():
     """The table of threads has every name that the code gives to a thread."""
     sources = (path.read_text() for path in Path(tinkex.__file__).parent.rglob("*.py"))
-    named = {name for text in sources for name in re.findall(r'(?:name=|name_prefix=|Periodic\()f?"(tinkex-[a-z]+)', text)}
+    named = {
+        name for text in sources for name in re.findall(r'(?:name=|name_prefix=|Periodic\()f?"(tinkex-[a-z]+)', text)
+    }
     shown = set(re.findall(r"`(tinkex-[a-z]+)", (HERE / "explanation" / "architecture.md").read_text()))
     assert named == shown
 

@@ -40,6 +40,7 @@ from tinkex.types import (
     Datum,
     DmelChunk,
     EncodedTextChunk,
+    ForwardBackwardOutput,
     GenericEvent,
     ImageAssetPointerChunk,
     ImageChunk,
@@ -57,6 +58,7 @@ from tinkex.types import (
 from tinkex.types._base import ALWAYS
 from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds, may_be_booleans
 from tinkex.types.sampling import Stop
+from tinkex.wire._texts import NumberText, parse_around
 
 __all__ = ["Era", "decode", "decode_result", "encode", "make_converter", "structure", "unstructure"]
 
@@ -112,14 +114,14 @@ def decode(data: bytes, cls: type[T]) -> T:
     return structure(parse(data), cls)
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, loads: Callable[[bytes], Any] = orjson.loads) -> Any:
     """Read JSON into plain data.
 
     Raises:
         InvalidInputError: It is not JSON.
     """
     try:
-        return orjson.loads(data)
+        return loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidInputError(f"not JSON: {error}") from error
 
@@ -154,7 +156,7 @@ def decode_result(data: bytes, cls: type[T]) -> TryAgainResponse | ResultMetadat
     Raises:
         InvalidInputError: The body fits none of them.
     """
-    obj = parse(data)
+    obj = parse(data, parse_around if cls is ForwardBackwardOutput else orjson.loads)
     if not isinstance(obj, dict):
         raise InvalidInputError(f"{cls_name(cls)}: expected an object, got {type(obj).__name__}")
     if obj.get("type") == "try_again":
@@ -442,6 +444,8 @@ def _write_tensor(tensor: TensorData) -> dict[str, Any]:
 
 def _read_tensor(obj: Any) -> TensorData:
     data, dtype = _object(obj)["data"], obj["dtype"]
+    if isinstance(data, NumberText):
+        data = data.numbers()
     names = ("shape", "sparse_crow_indices", "sparse_col_indices")
     rest = {name: obj.get(name) for name in names}
     if dtype != "float32" or not isinstance(data, list):
