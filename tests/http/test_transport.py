@@ -11,14 +11,18 @@ import ssl
 import threading
 import traceback
 import zlib
+from array import array
 from base64 import b64encode
 
 import pytest
 import responses
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinkex.config import ClientConfig
 from tinkex.errors import APIConnectionError, APITimeoutError, ClientClosedError, ConfigurationError
-from tinkex.http import Transport
+from tinkex.http import Pieces, Transport, _connection
+from tinkex.http import body as http_body
 
 KEY = {"X-API-Key": "tml-very-secret"}
 
@@ -198,29 +202,111 @@ def test_a_server_that_takes_nothing_is_a_timeout(serve, connect):
     assert caught.value.maybe_sent is True
 
 
-def test_a_large_body_arrives_whole(serve, connect):
-    """Slicing changes neither the bytes nor the declared length."""
-    body = os.urandom(1_000_003)
+@pytest.fixture(params=["scattered", "joined"])
+def way(request, monkeypatch):
+    """How blocks are sent: from where they are, or, as over TLS and on Windows, joined."""
+    if request.param == "joined":
+        monkeypatch.setattr(_connection._Plain, "_send_block", _connection._OneWrite._send_block)
+    return request.param
+
+
+BODY = os.urandom(3_000_003)
+LARGE = {
+    "bytes": BODY,
+    "pieces": Pieces([BODY[:5], array("B", BODY[5:2_000_000]), b"", BODY[2_000_000:]], len(BODY)),
+    "many pieces": Pieces([BODY[start : start + 999] for start in range(0, len(BODY), 999)], len(BODY)),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(LARGE))
+def test_a_large_body_arrives_whole(serve, connect, way, kind):
+    """Blocks change neither the bytes nor the declared length."""
     server = serve(lambda peer: peer.serve())
-    connect(server.url).send("POST", "/x", body=body)
-    assert server.requests[0].body == body
-    assert server.requests[0].headers["content-length"] == str(len(body))
+    connect(server.url).send("POST", "/x", body=LARGE[kind])
+    assert server.requests[0].body == BODY
+    assert server.requests[0].headers["content-length"] == str(len(BODY))
     assert "transfer-encoding" not in server.requests[0].headers
 
 
-def test_a_large_body_goes_out_in_slices(serve, connect, monkeypatch):
-    """Each slice has the time limit of connecting for itself; a whole body on a slow line would not fit in it."""
-    sizes = []
+@pytest.mark.parametrize("kind", sorted(LARGE))
+def test_a_large_body_arrives_whole_where_the_kernel_takes_little(serve, connect, monkeypatch, kind):
+    """As on a slow line, whose buffers are full."""
+    sendmsg = socket.socket.sendmsg
+    monkeypatch.setattr(
+        socket.socket, "sendmsg", lambda self, parts: sendmsg(self, [memoryview(parts[0]).cast("B")[:77_777]])
+    )
+    server = serve(lambda peer: peer.serve())
+    connect(server.url).send("POST", "/x", body=LARGE[kind])
+    assert server.requests[0].body == BODY
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What is handed to the socket, call by call."""
+    taken = []
     send = http.client.HTTPConnection.send
 
     def record(connection, data):
-        sizes.append(len(data))
+        taken.append(bytes(data))
         send(connection, data)
 
     monkeypatch.setattr(http.client.HTTPConnection, "send", record)
+    return taken
+
+
+def test_a_small_body_in_pieces_is_sent_as_bytes(serve, connect, sent):
+    """Together with the head, in one packet."""
     server = serve(lambda peer: peer.serve())
-    connect(server.url).send("POST", "/x", body=bytes(1_000_000))
-    assert max(sizes) <= 256 * 1024
+    connect(server.url).send("POST", "/x", body=Pieces([b"he", array("B", b"llo")], 5))
+    assert server.requests[0].body == b"hello"
+    assert [True] == [part.endswith(b"hello") for part in sent]
+
+
+@pytest.mark.parametrize("kind", sorted(LARGE))
+def test_a_large_body_arrives_whole_through_a_proxy(serve, connect, monkeypatch, kind):
+    """Whose connections are those of urllib3."""
+    server = serve(lambda peer: peer.serve())
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    connect("http://tinker.test").send("POST", "/x", body=LARGE[kind])
+    assert (server.requests[0].target, server.requests[0].body) == ("http://tinker.test/x", BODY)
+
+
+def test_a_large_body_that_is_redirected_arrives_whole(serve, connect, way):
+    """It is sent again from its beginning."""
+    other = serve(lambda peer: peer.serve())
+    server = serve(lambda peer: (peer.read(), peer.answer(307, location=f"{other.url}/there")))
+    connect(server.url).send("POST", "/x", body=LARGE["pieces"])
+    assert other.requests[0].body == BODY
+
+
+def test_joined_blocks_go_out_in_slices(serve, connect, monkeypatch, sent):
+    """Each slice has the time limit of connecting for itself; a whole block on a slow line would not fit in it."""
+    monkeypatch.setattr(_connection._Plain, "_send_block", _connection._OneWrite._send_block)
+    server = serve(lambda peer: peer.serve())
+    connect(server.url).send("POST", "/x", body=BODY)
+    assert max(map(len, sent)) <= 256 * 1024
+    assert server.requests[0].body == BODY
+
+
+@given(st.lists(st.binary(max_size=9), max_size=6), st.integers(0, 60))
+def test_what_the_kernel_did_not_take_is_sent_next(buffers, sent):
+    """From the byte on where it stopped."""
+    whole = b"".join(buffers)
+    assert b"".join(_connection._after([array("B", part) for part in buffers], sent)) == whole[sent:]
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda part: array("H", part * 2)) | st.binary(max_size=40)))
+def test_blocks_are_small_and_say_the_same_each_time(buffers):
+    """As many buffers and bytes as one system call takes, at most."""
+    whole = b"".join(buffers)
+    pieces = Pieces(buffers, len(whole))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http_body, "_BLOCK_BYTES", 30)
+        patch.setattr(http_body, "_BLOCK_BUFFERS", 3)
+        first, second = list(pieces), list(pieces)
+    assert first == second
+    assert b"".join(map(b"".join, first)) == bytes(pieces) == whole
+    assert all(0 < len(block) <= 3 and sum(memoryview(part).nbytes for part in block) <= 30 for block in first)
 
 
 FAULTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import requests
@@ -16,6 +17,7 @@ from tinkex.http._headers import Reply, header_line
 __all__ = ["Adapter"]
 
 _SMALL_BYTES = 64 * 1024
+_SLICE_BYTES = 256 * 1024
 _NEVER_TWICE = "X-Idempotency-Key"
 
 
@@ -44,7 +46,10 @@ class _OneWrite(HTTPConnection):
 
     @override
     def send(self, data: Any) -> None:
-        if self._held is None:
+        if isinstance(data, list):
+            self._let_go()
+            self._send_block(data)
+        elif self._held is None:
             super().send(data)
         elif isinstance(data, bytes) and len(data) <= _SMALL_BYTES:
             self._held.append(data)
@@ -57,13 +62,38 @@ class _OneWrite(HTTPConnection):
         if held:
             super().send(b"".join(held))
 
+    def _send_block(self, block: list[Any]) -> None:
+        """Send a block of a large body; see :class:`~tinkex.http.Pieces`."""
+        joined = memoryview(b"".join(block))
+        # The time limit of sendall(), which is that for connecting, is one for all that it is given: a large block on a
+        # slow line would never get through.
+        for start in range(0, len(joined), _SLICE_BYTES):
+            super().send(joined[start : start + _SLICE_BYTES])
+
 
 class _Plain(_OneWrite):
-    pass
+    if hasattr(socket.socket, "sendmsg"):  # not on Windows
+
+        @override
+        def _send_block(self, block: list[Any]) -> None:
+            # The kernel takes the buffers from where they are, and the time limit is one for each part that it takes.
+            left = block
+            while left:
+                left = _after(left, self.sock.sendmsg(left))
 
 
 class _Secure(_OneWrite, HTTPSConnection):
     pass
+
+
+def _after(buffers: list[Any], sent: int) -> list[Any]:
+    """Return what is left when the first bytes are gone."""
+    for at, buffer in enumerate(buffers):
+        view = memoryview(buffer)
+        if sent < view.nbytes:
+            return [view.cast("B")[sent:], *buffers[at + 1 :]]
+        sent -= view.nbytes
+    return []
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):

@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping
 
 from tinkex.config import CircuitBreaker
 from tinkex.errors import APIConnectionError, CircuitOpenError
+from tinkex.http.body import Body
 from tinkex.http.transport import Response, Sender
 
 __all__ = ["Breaker", "GuardedSender"]
@@ -154,7 +155,7 @@ class GuardedSender:
         method: str,
         path: str,
         *,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         redirects: bool = True,

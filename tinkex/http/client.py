@@ -19,6 +19,7 @@ from tinkex.config import ClientConfig, RetryPolicy
 from tinkex.errors import APIConnectionError, APIError, TinkexError
 from tinkex.http import retry
 from tinkex.http._statuses import status_error
+from tinkex.http.body import Body
 from tinkex.http.breaker import Breaker, GuardedSender
 from tinkex.http.credentials import Credentials
 from tinkex.http.retry import RetryDetails
@@ -140,7 +141,7 @@ class ApiClient:
         method: str,
         path: str,
         *,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,

@@ -26,12 +26,14 @@ from tinkex.config import ClientConfig
 from tinkex.errors import ClientClosedError, ConfigurationError
 from tinkex.http._causes import explain, root_of
 from tinkex.http._connection import Adapter
+from tinkex.http.body import Body, Pieces
 
 __all__ = ["Response", "Sender", "Transport"]
 
 _log = logging.getLogger(__name__)
 
-_SLICE_BYTES = 256 * 1024
+# A larger body is sent in blocks; see the connection.
+_WHOLE_BYTES = 256 * 1024
 # What may follow a redirect to another host: nothing that could identify the user.
 _PUBLIC_HEADERS = frozenset({"accept", "accept-encoding", "content-length", "content-type", "user-agent"})
 
@@ -61,7 +63,7 @@ class Sender(Protocol):
         method: str,
         path: str,
         *,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         redirects: bool = True,
@@ -105,7 +107,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         redirects: bool = True,
@@ -159,16 +161,14 @@ class Transport:
         for session in self._current_sessions().all():
             session.close()
 
-    def _prepare(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> PreparedRequest:
+    def _prepare(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> PreparedRequest:
         prepared = PreparedRequest()
         prepared.method = method
         prepared.url = self.base_url + (_with_query(path, self._query) if self._query else path)
         sent: dict[str, str] = {**self._headers, **headers}
         if body is not None:
             sent["Content-Length"] = str(len(body))
-            # http.client hands a body to one sendall(), whose time limit is that for connecting: a large body
-            # on a slow line would never get through. Each slice has a time limit of its own.
-            prepared.body = body if len(body) <= _SLICE_BYTES else _slices(body)  # type: ignore[assignment]
+            prepared.body = _as_sent(body)  # type: ignore[assignment]
         prepared.headers = sent  # type: ignore[assignment]
         return prepared
 
@@ -264,9 +264,10 @@ def _with_query(path: str, query: Mapping[str, str]) -> str:
     return f"{bare}?{'&'.join(filter(None, (own, added)))}"
 
 
-def _slices(body: bytes) -> tuple[memoryview, ...]:
-    view = memoryview(body)
-    return tuple(view[start : start + _SLICE_BYTES] for start in range(0, len(view), _SLICE_BYTES))
+def _as_sent(body: Body) -> Body:
+    if len(body) <= _WHOLE_BYTES:
+        return bytes(body)
+    return Pieces([body], len(body)) if isinstance(body, bytes) else body
 
 
 def _without_request(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import attrs
 from typing_extensions import ParamSpec, TypedDict
 
 from tinkex.errors import APIResponseValidationError, InvalidInputError
-from tinkex.http import Answer, ApiClient, CallRules
+from tinkex.http import Answer, ApiClient, Body, CallRules
 from tinkex.wire.json import decode, encode
 
 __all__ = ["APIResponse", "Endpoint", "ReadOptions", "Resource", "WriteOptions", "raw"]
@@ -170,7 +170,7 @@ class Resource:
         ids: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        write: Callable[[Any], bytes] = encode,
+        write: Callable[[Any], Body] = encode,
         read: Callable[[Answer], T] | None = None,
         request_id: str | None = None,
         idempotency_key: str | None = None,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 from typing_extensions import Unpack
 
+from tinkex.http import Pieces
 from tinkex.resources._base import Endpoint, Resource, WriteOptions, raw
 from tinkex.types import (
     CreateCustomLossRequest,
@@ -154,11 +155,15 @@ def _form(wire: Wire) -> dict[str, Any]:
     if wire == "json":
         return {}
     # The libraries are loaded when they are first needed.
-    from tinkex.wire.proto import CONTENT_TYPE, encode_forward_backward
+    from tinkex.wire.proto import CONTENT_TYPE, compose_forward_backward, encode_forward_backward
+
+    def write(request: Any) -> Pieces:
+        message = compose_forward_backward(request)
+        return Pieces(message.parts, message.size)
 
     headers = {"Content-Type": CONTENT_TYPE}
     if wire == "proto":
-        return {"write": encode_forward_backward, "headers": headers}
+        return {"write": write, "headers": headers}
     import zstandard
 
     return {

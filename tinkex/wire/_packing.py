@@ -34,40 +34,46 @@ class Message:
     """A message under construction.
 
     Protobuf copies an array once when it is set and again when the message is written. Here an array is copied once,
-    into the finished request; that is what makes a batch of megabytes cheap in time and in memory.
+    when the request is sent; that is what makes a batch of megabytes cheap in time and in memory.
+
+    Attributes:
+        parts: What it is made of, in order.
+        size: Bytes of all of it.
     """
 
-    __slots__ = ("_parts", "_size")
+    __slots__ = ("parts", "size")
 
     def __init__(self) -> None:
-        self._parts: list[Buffer] = []
-        self._size = 0
+        # Small bytes at every even place, and what is not copied between them.
+        self.parts: list[Any] = [b""]
+        self.size = 0
 
     def put(self, number: int, value: Buffer) -> Message:
         """Add a field of bytes."""
         size = len(value) if isinstance(value, bytes) else memoryview(value).nbytes
         head = _head(number, size)
-        self._parts += (head, value)
-        self._size += len(head) + size
+        self.parts[-1] += head
+        self.parts += (value, b"")
+        self.size += len(head) + size
         return self
 
     def nest(self, number: int, inner: Message) -> Message:
         """Add a field that holds a message."""
-        head = _head(number, inner._size)
-        self._parts.append(head)
-        self._parts += inner._parts
-        self._size += len(head) + inner._size
+        head = _head(number, inner.size)
+        self.parts[-1] += head + inner.parts[0]
+        self.parts += inner.parts[1:]
+        self.size += len(head) + inner.size
         return self
 
     def append(self, fields: bytes) -> Message:
         """Add fields that are written already."""
-        self._parts.append(fields)
-        self._size += len(fields)
+        self.parts[-1] += fields
+        self.size += len(fields)
         return self
 
     def join(self) -> bytes:
         """Return the bytes of the message."""
-        return b"".join(self._parts)
+        return b"".join(self.parts)
 
 
 # Most messages of a batch have the same few sizes.
@@ -203,10 +209,18 @@ def widen_bfloat16(raw: bytes | memoryview) -> array[Any]:
 class At:
     """Put the place before what goes wrong there."""
 
-    __slots__ = ("_index", "_place")
+    __slots__ = ("_index", "_key", "_name")
 
-    def __init__(self, place: str, index: int | None = None) -> None:
-        self._place = place
+    def __init__(self, name: str, key: int | str | None = None, index: int | None = None) -> None:
+        """Name the place.
+
+        Args:
+            name: A field.
+            key: Index or key in it.
+            index: Index of the datum, if that is the place.
+        """
+        self._name = name
+        self._key = key
         self._index = index
 
     def __enter__(self) -> None:
@@ -214,6 +228,7 @@ class At:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, InvalidInputError):
-            field = f"{self._place}.{error.field}" if error.field else self._place
+            place = self._name if self._key is None else f"{self._name}[{self._key!r}]"
+            field = f"{place}.{error.field}" if error.field else place
             index = error.index if self._index is None else self._index
-            raise InvalidInputError(f"{self._place}: {error.message}", field=field, index=index) from error
+            raise InvalidInputError(f"{place}: {error.message}", field=field, index=index) from error

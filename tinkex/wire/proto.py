@@ -69,6 +69,7 @@ from tinkex.wire._packing import (
 __all__ = [
     "CONTENT_TYPE",
     "RESULTS",
+    "compose_forward_backward",
     "decode_forward_backward",
     "decode_output",
     "decode_sample",
@@ -98,7 +99,12 @@ _SPANS: dict[str, type[PromptProvenanceSpan] | type[SampledProvenanceSpan]] = {
 
 
 def encode_forward_backward(request: ForwardBackwardRequest | ForwardRequest) -> bytes:
-    """Write a training request.
+    """Write a training request; see :func:`compose_forward_backward`."""
+    return compose_forward_backward(request).join()
+
+
+def compose_forward_backward(request: ForwardBackwardRequest | ForwardRequest) -> Message:
+    """Put a training request together; its arrays are those of the request, not copies.
 
     Raises:
         InvalidInputError: Something in it has no binary form; the message names the datum.
@@ -108,7 +114,7 @@ def encode_forward_backward(request: ForwardBackwardRequest | ForwardRequest) ->
     written = Message()
     written.append(_written(_small(pb.ForwardBackwardRequest, model_id=request.model_id, seq_id=request.seq_id or 0)))
     for index, datum in enumerate(batch.data):
-        with At(f"data[{index}]", index):
+        with At("data", index, index):
             written.nest(3, _datum(datum))
     rest = pb.ForwardBackwardRequest(loss_fn=batch.loss_fn, forward_only=forward_only)
     for name, value in (batch.loss_fn_config or {}).items():
@@ -116,20 +122,20 @@ def encode_forward_backward(request: ForwardBackwardRequest | ForwardRequest) ->
             rest.loss_fn_config_v2[name].text = value
         else:
             rest.loss_fn_config[name] = rest.loss_fn_config_v2[name].number = value
-    return written.append(_written(rest)).join()
+    return written.append(_written(rest))
 
 
 def _datum(datum: Datum) -> Message:
     written = Message()
     for position, chunk in enumerate(datum.model_input.chunks):
-        with At(f"model_input.chunks[{position}]"):
+        with At("model_input.chunks", position):
             written.nest(1, _chunk(chunk))
     for name, tensor in datum.loss_fn_inputs.items():
-        with At(f"loss_fn_inputs[{name!r}]"):
+        with At("loss_fn_inputs", name):
             written.nest(2, Message().append(_key(name)).nest(2, _tensor(tensor)))
     for number, field in _SPAN_FIELDS.items():
         for position, span in enumerate(getattr(datum, field) or ()):
-            with At(f"{field}[{position}]"):
+            with At(field, position):
                 written.nest(number, Message().append(_written(_span(span))))
     return written
 
@@ -214,14 +220,14 @@ def _read_config(message: pb.ForwardBackwardRequest) -> dict[str, float | str]:
 
 
 def _read_datum(datum: pb.Datum, index: int) -> Datum:
-    with At(f"data[{index}]", index):
+    with At("data", index, index):
         chunks = []
         for position, chunk in enumerate(datum.model_input):
-            with At(f"model_input.chunks[{position}]"):
+            with At("model_input.chunks", position):
                 chunks.append(_read_chunk(chunk))
         inputs = {}
         for name, tensor in datum.loss_fn_inputs.items():
-            with At(f"loss_fn_inputs[{name!r}]"):
+            with At("loss_fn_inputs", name):
                 inputs[name] = _read_tensor(tensor, TensorData)
         spans = {field: _read_spans(datum, field) for field in _SPAN_FIELDS.values()}
         if not any(spans.values()):
@@ -232,7 +238,7 @@ def _read_datum(datum: pb.Datum, index: int) -> Datum:
 def _read_spans(datum: pb.Datum, field: str) -> ProvenanceSpans:
     spans: ProvenanceSpans = []
     for position, span in enumerate(getattr(datum, field)):
-        with At(f"{field}[{position}]"):
+        with At(field, position):
             kind = span.WhichOneof("span")
             if kind not in _SPANS:
                 raise InvalidInputError("it is neither prompt nor sampled tokens")
@@ -308,12 +314,12 @@ def decode_output(data: bytes) -> ForwardBackwardOutput:
     message = _parse(pb.ForwardBackwardOutput, rest)
     read = []
     for index, record in enumerate(records):
-        with At(f"loss_fn_outputs[{index}]"):
+        with At("loss_fn_outputs", index):
             read.append(_read_record(record))
     counted = any(count for count, _ in read)
     outputs: list[dict[str, TensorData]] = []
     for index, (count, fields) in enumerate(read):
-        with At(f"loss_fn_outputs[{index}]"):
+        with At("loss_fn_outputs", index):
             outputs.extend(_by_datum(count if counted else None, fields))
     kind = message.loss_fn_output_type
     return ForwardBackwardOutput(
@@ -330,7 +336,7 @@ def _read_record(raw: memoryview) -> tuple[int, dict[str, list[TensorData]]]:
     for entry in entries:
         key, batches = take_out(entry, 2)
         name = _parse(pb.ArrayRecord.FieldsEntry, key).key
-        with At(f"fields[{name!r}]"):
+        with At("fields", name):
             fields[name] = _read_batch(joined(batches))
     return _parse(pb.ArrayRecord, rest).num_datums, dict(sorted(fields.items()))
 
@@ -373,7 +379,7 @@ def encode_sample(response: SampleResponse) -> bytes:
     """
     message = _small(pb.SampleResponse, prompt_cache_hit_tokens=response.prompt_cache_hit_tokens)
     for index, sequence in enumerate(response.sequences):
-        with At(f"sequences[{index}]"):
+        with At("sequences", index):
             _write_sequence(message.sequences.add(), sequence)
     if response.prompt_logprobs:
         message.prompt_logprobs = pack_list([math.nan if x is None else x for x in response.prompt_logprobs], "f")
@@ -413,7 +419,7 @@ def decode_sample(data: bytes) -> SampleResponse:
     message = _parse(pb.SampleResponse, data)
     sequences = []
     for index, sequence in enumerate(message.sequences):
-        with At(f"sequences[{index}]"):
+        with At("sequences", index):
             sequences.append(_read_sequence(sequence))
     prompt_logprobs = unpack(message.prompt_logprobs, "f", "prompt_logprobs").tolist()
     return SampleResponse(
