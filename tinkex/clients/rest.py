@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tinkex.clients.admin import AdminClient
-from tinkex.clients.download import Progress, download_checkpoint
 from tinkex.clients.twins import async_twins
 from tinkex.errors import ClientClosedError, ConfigurationError, InvalidInputError, RequestFailedError
 from tinkex.http import read_claims
@@ -34,6 +33,9 @@ from tinkex.types import (
     WhoamiResponse,
 )
 from tinkex.types.weights import require_kind
+
+if TYPE_CHECKING:
+    from tinkex.clients.download import Progress
 
 __all__ = ["RestClient"]
 
@@ -226,6 +228,8 @@ class RestClient(AdminClient):
             APIConnectionError: The connection broke too often; call again to go on.
             APIResponseValidationError: What came is not what the server announced, or not safe to unpack.
         """
+        from tinkex.clients.download import download_checkpoint
+
         self._session.settings.get()
         return download_checkpoint(self._session.api, tinker_path, Path(folder), overwrite=overwrite, progress=progress)
 

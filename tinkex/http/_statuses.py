@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping
@@ -95,6 +94,8 @@ def _list_mistakes(mistakes: list[Any]) -> str:
 def _strip_html(text: str) -> str:
     if "<" not in text:
         return text.strip()
+    import html
+
     without_code = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text)
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", without_code)).split())
 

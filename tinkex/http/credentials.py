@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import random
-import subprocess
 import threading
 import time
 from collections import deque
@@ -69,6 +68,8 @@ def run_command(command: str) -> str:
     Raises:
         ConfigurationError: It failed, printed nothing that can be a credential, or took longer than a minute.
     """
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S602 - a line for the shell is what the variable is documented to hold
             command, shell=True, capture_output=True, timeout=_COMMAND_S, check=False
