@@ -14,6 +14,24 @@ ALWAYS = {"tinkex": "always"}
 """Metadata of a field that SDKs before 0.18 send even when it is null or has its default."""
 
 
+class Value:
+    """What all values share: a text without the fields that are None.
+
+    It is one method for all, because making one for each is a good part of importing them.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Show the fields, each as attrs would."""
+        shown = [
+            f"{field.name}={(repr if field.repr is True else field.repr)(item)}"
+            for field in attrs.fields(type(self))  # type: ignore[arg-type]
+            if field.repr and (item := getattr(self, field.name)) is not None
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
 def tag(name: str) -> Any:
     """Declare a constant ``type`` field; SDKs before 0.18 do not send it, so servers must not need it."""
     return attrs.field(default=name, repr=False)

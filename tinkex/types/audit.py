@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import attrs
 
-from tinkex.types._base import copied_dict
+from tinkex.types._base import Value, copied_dict
 
 __all__ = ["AuditEventType", "AuditLogEntry", "AuditLogResponse"]
 
 AuditEventType = Literal["all", "checkpoints", "projects", "teams", "organizations"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AuditLogEntry:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AuditLogEntry(Value):
     """One event.
 
     Attributes:
@@ -35,8 +35,8 @@ class AuditLogEntry:
     purpose: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AuditLogResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AuditLogResponse(Value):
     """The events of a day, in order."""
 
     entries: list[AuditLogEntry]

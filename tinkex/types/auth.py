@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from tinkex.types._base import Value
+
 __all__ = [
     "ApiKeyDetails",
     "ApiKeyOrgDetails",
@@ -14,37 +16,37 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AuthTokenResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AuthTokenResponse(Value):
     """Answer of ``POST auth/token``: a token that stands for the credential for a short time."""
 
     jwt: str = attrs.field(repr=False)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ApiKeyOrgDetails:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ApiKeyOrgDetails(Value):
     """The organization that a key belongs to."""
 
     name: str
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ApiKeyUserDetails:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ApiKeyUserDetails(Value):
     """The user that a key belongs to."""
 
     email: str
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ApiKeyDetails:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ApiKeyDetails(Value):
     """Whose key it is."""
 
     org_details: ApiKeyOrgDetails
     user_details: ApiKeyUserDetails
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ApiKeyResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ApiKeyResponse(Value):
     """What the server knows of the key that a request carried."""
 
     key_id: int
@@ -53,8 +55,8 @@ class ApiKeyResponse:
     note: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class WhoamiResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class WhoamiResponse(Value):
     """Who is calling; ``email`` is None for anybody but a person."""
 
     user_urn: str

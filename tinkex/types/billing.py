@@ -7,7 +7,7 @@ from typing import Literal, Union
 
 import attrs
 
-from tinkex.types._base import kind
+from tinkex.types._base import Value, kind
 from tinkex.types.unions import Unrecognized
 
 __all__ = [
@@ -25,16 +25,16 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TrainingBillingEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TrainingBillingEvent(Value):
     """Tokens that went through forward and backward passes."""
 
     token_count: int
     type: Literal["training"] = kind("training")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SamplingPrefillBillingEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SamplingPrefillBillingEvent(Value):
     """Prompt tokens of samples; ``cached`` if they were already in a cache, which is cheaper."""
 
     cached: bool
@@ -42,24 +42,24 @@ class SamplingPrefillBillingEvent:
     type: Literal["sampling_prefill"] = kind("sampling_prefill")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SamplingSampleBillingEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SamplingSampleBillingEvent(Value):
     """Tokens that were generated."""
 
     token_count: int
     type: Literal["sampling_sample"] = kind("sampling_sample")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CheckpointBillingEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CheckpointBillingEvent(Value):
     """Checkpoints that were written."""
 
     count: int
     type: Literal["checkpoint"] = kind("checkpoint")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class StorageBillingEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class StorageBillingEvent(Value):
     """Room that checkpoints took, in gigabytes times hours; ``free`` if it costs nothing."""
 
     gigabyte_hours: float
@@ -78,8 +78,8 @@ BillingEventInfo = Union[
 """What was used."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class BillingUsageEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class BillingUsageEvent(Value):
     """What was used in one hour by one user, model, session and project, as far as these are known.
 
     Attributes:
@@ -109,15 +109,15 @@ class BillingUsageEvent:
     effective_rate_usd_per_gigabyte_month: float | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class BillingUsageSession:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class BillingUsageSession(Value):
     """A session that a bill names."""
 
     user_metadata: dict[str, str] | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class BillingUsageResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class BillingUsageResponse(Value):
     """The usage of a period.
 
     Attributes:
@@ -131,8 +131,8 @@ class BillingUsageResponse:
     cost_data_through: datetime | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CurrentCheckpointStorageUsageItem:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CurrentCheckpointStorageUsageItem(Value):
     """The checkpoints of one user in one project; the cost is that of 720 hours."""
 
     checkpoint_count: int
@@ -145,8 +145,8 @@ class CurrentCheckpointStorageUsageItem:
     estimated_monthly_cost_usd: float | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CurrentCheckpointStorageUsageResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CurrentCheckpointStorageUsageResponse(Value):
     """The room that checkpoints take now, an hour or two late."""
 
     data: list[CurrentCheckpointStorageUsageItem]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import copied_dict, copied_list, tag, text, whole
+from tinkex.types._base import Value, copied_dict, copied_list, tag, text, whole
 
 __all__ = [
     "CreateCustomLossRequest",
@@ -38,16 +38,16 @@ def _input_name(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
         )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CustomLossInput:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CustomLossInput(Value):
     """What the loss reads: ``logprobs``, or an entry of ``Datum.loss_fn_inputs``, and how many dimensions it has."""
 
     name: str = attrs.field(validator=_input_name)
     rank: CustomLossInputRank
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CustomLossNode:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CustomLossNode(Value):
     """One step of the function, as ``torch.fx`` records it.
 
     Attributes:
@@ -66,16 +66,16 @@ class CustomLossNode:
     kwargs: dict[str, Any] = attrs.field(factory=dict, converter=copied_dict)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CustomLossGraph:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CustomLossGraph(Value):
     """The steps of the function in order."""
 
     nodes: list[CustomLossNode]
     format: Literal[1] = 1
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateCustomLossRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateCustomLossRequest(Value):
     """Body of ``POST create_custom_loss``.
 
     Attributes:
@@ -102,8 +102,8 @@ class CreateCustomLossRequest:
             )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateCustomLossResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateCustomLossResponse(Value):
     """Result of create_custom_loss: the id to pass as ``loss_fn_config={"loss_id": ...}`` of the loss ``custom``."""
 
     loss_id: str

@@ -7,7 +7,7 @@ from typing import Any, Literal, Union
 import attrs
 
 from tinkex.errors import FailureCategory
-from tinkex.types._base import ALWAYS, copied_list, kind, number, optional, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_list, kind, number, optional, text, whole
 
 __all__ = [
     "CancelFutureRequest",
@@ -28,8 +28,8 @@ __all__ = [
 QueueState = Literal["active", "paused_capacity", "paused_rate_limit", "unknown"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class UntypedAPIFuture:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class UntypedAPIFuture(Value):
     """The server's promise of a result.
 
     Attributes:
@@ -43,16 +43,16 @@ class UntypedAPIFuture:
     sample_sequence_ids: list[str] | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FutureRetrieveRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FutureRetrieveRequest(Value):
     """Body of ``POST retrieve_future``; it has no ``type`` field."""
 
     request_id: str = attrs.field(validator=text)
     allow_metadata_only: bool = False
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TryAgainResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TryAgainResponse(Value):
     """The result is not there yet."""
 
     request_id: str | None = None
@@ -62,8 +62,8 @@ class TryAgainResponse:
     type: Literal["try_again"] = attrs.field(default="try_again", metadata=ALWAYS)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ResultMetadata:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ResultMetadata(Value):
     """The result is there and large; ask again without ``allow_metadata_only``."""
 
     response_payload_size: int
@@ -74,23 +74,23 @@ def _to_category(value: Any) -> FailureCategory:
     return value if value in ("user", "server") else "unknown"
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class RequestFailedResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class RequestFailedResponse(Value):
     """The operation failed; a ``category`` other than ``user`` and ``server`` reads as ``unknown``."""
 
     error: str
     category: FailureCategory = attrs.field(default="unknown", converter=_to_category)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CancelFutureRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CancelFutureRequest(Value):
     """Body of ``POST cancel_future``."""
 
     request_id: str = attrs.field(validator=text)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SamplingSessionFuturesTarget:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SamplingSessionFuturesTarget(Value):
     """The samples of one client of a sampler; ``cloned_sampler_id`` is 0 for the client that made the sampler."""
 
     sampling_session_id: str = attrs.field(validator=text)
@@ -98,8 +98,8 @@ class SamplingSessionFuturesTarget:
     type: Literal["sampling_session"] = kind("sampling_session")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FuturesRetrieveRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FuturesRetrieveRequest(Value):
     """Body of ``POST retrieve_futures``: which of many operations have ended.
 
     Attributes:
@@ -115,8 +115,8 @@ class FuturesRetrieveRequest:
     retrieved_request_ids: list[str] = attrs.field(factory=list, converter=copied_list)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FutureFinished:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FutureFinished(Value):
     """An operation has a result, of this many bytes if the server says so."""
 
     request_id: str
@@ -124,8 +124,8 @@ class FutureFinished:
     state: Literal["finished"] = kind("finished")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FutureFailed:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FutureFailed(Value):
     """An operation failed; ``retrieve_future`` tells why."""
 
     request_id: str
@@ -136,8 +136,8 @@ FutureCompletion = Union[FutureFinished, FutureFailed]
 """The end of an operation."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FuturesRetrieveResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FuturesRetrieveResponse(Value):
     """Operations that have ended since the cursor that was sent, and the cursor to send next."""
 
     completions: list[FutureCompletion]

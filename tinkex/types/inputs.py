@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, bytes_only, one_of, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, bytes_only, one_of, optional, tag, text, whole
 from tinkex.types._numbers import Values, copy_ints, shorten, to_list
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class ImageChunk:
         return f"ImageChunk({self.format}, {len(self.data)} bytes, expected_tokens={self.expected_tokens})"
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ImageAssetPointerChunk:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ImageAssetPointerChunk(Value):
     """An image that the server fetches; for sampling only.
 
     Attributes:
@@ -160,8 +160,8 @@ def _to_chunks(value: Any) -> list[ModelInputChunk]:
     return chunks
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ModelInput:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ModelInput(Value):
     """A prompt or a training sequence: chunks that follow one another."""
 
     chunks: list[ModelInputChunk] = attrs.field(converter=_to_chunks)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, SEED, copied_dict, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, SEED, Value, copied_dict, optional, tag, text, whole
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class LoraConfig:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class LoraConfig(Value):
     """Low-rank adaptation (Hu et al., arXiv:2106.09685): what to train.
 
     Attributes:
@@ -49,8 +49,8 @@ class LoraConfig:
             )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateModelRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateModelRequest(Value):
     """Body of ``POST create_model``.
 
     Attributes:
@@ -73,24 +73,24 @@ class CreateModelRequest:
     type: Literal["create_model"] = tag("create_model")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateModelResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateModelResponse(Value):
     """Result of create_model."""
 
     model_id: str
     type: Literal["create_model"] = tag("create_model")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GetInfoRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GetInfoRequest(Value):
     """Body of ``POST get_info``."""
 
     model_id: str = attrs.field(validator=text)
     type: Literal["get_info"] = tag("get_info")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ModelData:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ModelData(Value):
     """What a server says of a model's base."""
 
     arch: str | None = None
@@ -98,8 +98,8 @@ class ModelData:
     tokenizer_id: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GetInfoResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GetInfoResponse(Value):
     """Result of get_info."""
 
     model_id: str
@@ -111,16 +111,16 @@ class GetInfoResponse:
     type: Literal["get_info"] | None = tag("get_info")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class UnloadModelRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class UnloadModelRequest(Value):
     """Body of ``POST unload_model``."""
 
     model_id: str = attrs.field(validator=text)
     type: Literal["unload_model"] = tag("unload_model")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class UnloadModelResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class UnloadModelResponse(Value):
     """Result of unload_model."""
 
     model_id: str

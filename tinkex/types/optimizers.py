@@ -6,21 +6,21 @@ from typing import Literal, Union
 
 import attrs
 
-from tinkex.types._base import kind, number
+from tinkex.types._base import Value, kind, number
 from tinkex.types.unions import Unrecognized
 
 __all__ = ["AdamOptimizerConfig", "DimuonOptimizerConfig", "DimuonParams", "OptimizerConfig"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AdamOptimizerConfig:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AdamOptimizerConfig(Value):
     """The model is trained with AdamW, which is what a model gets unless told otherwise."""
 
     type: Literal["adamw"] = kind("adamw")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class DimuonOptimizerConfig:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class DimuonOptimizerConfig(Value):
     """The model is trained with Dimuon, on servers that have it."""
 
     type: Literal["dimuon"] = kind("dimuon")
@@ -31,8 +31,8 @@ OptimizerConfig = Union[AdamOptimizerConfig, DimuonOptimizerConfig, Unrecognized
 """Family of the optimizer, chosen when a model is made."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class DimuonParams:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class DimuonParams(Value):
     """Hyper-parameters of one Dimuon step.
 
     Attributes:

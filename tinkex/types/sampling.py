@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import SEED, copied_list, number, one_of, optional, tag, whole
+from tinkex.types._base import SEED, Value, copied_list, number, one_of, optional, tag, whole
 from tinkex.types._numbers import kinds, plain_list, shorten
 from tinkex.types.inputs import ModelInput
 from tinkex.types.tensors import TensorData
@@ -48,8 +48,8 @@ def _to_stop(value: Any) -> Any:
     )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SamplingParams:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SamplingParams(Value):
     """How to sample.
 
     Attributes:
@@ -70,8 +70,8 @@ class SamplingParams:
     top_p: float = attrs.field(default=1.0, validator=number(above=0, maximum=1))
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SampleRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SampleRequest(Value):
     """Body of ``POST asample``.
 
     Attributes:
@@ -98,8 +98,8 @@ class SampleRequest:
     type: Literal["sample"] = tag("sample")
 
 
-@attrs.frozen(kw_only=True, slots=True, eq=False)
-class TopkLogprobs:
+@attrs.frozen(kw_only=True, slots=True, eq=False, repr=False)
+class TopkLogprobs(Value):
     """The likeliest tokens of each position as two matrices of NumPy.
 
     Attributes:
@@ -127,8 +127,8 @@ class TopkLogprobs:
         return made
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SampledSequence:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SampledSequence(Value):
     """One generated sequence.
 
     Attributes:
@@ -166,8 +166,8 @@ class SampledSequence:
         return None if self.topk_logprobs is None else TopkLogprobs.from_rows(self.topk_logprobs)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class PromptAltTokens:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class PromptAltTokens(Value):
     """Other tokens drawn for each position of the prompt but the first.
 
     Attributes:
@@ -179,8 +179,8 @@ class PromptAltTokens:
     logprobs: TensorData
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SampleResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SampleResponse(Value):
     """What a sample returns.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, tag, text, whole
 
 __all__ = [
     "CreateSamplingSessionRequest",
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SupportedModel:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SupportedModel(Value):
     """A base model that the server offers; ``max_context_length`` in tokens."""
 
     model_name: str | None = None
@@ -36,15 +36,15 @@ class SupportedModel:
     sampleable: bool | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GetServerCapabilitiesResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GetServerCapabilitiesResponse(Value):
     """What the server offers."""
 
     supported_models: list[SupportedModel]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class HealthResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class HealthResponse(Value):
     """The server is ready."""
 
     status: Literal["ok"]
@@ -60,8 +60,8 @@ def _to_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(value or {})
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateSessionRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateSessionRequest(Value):
     """Body of ``POST create_session``; no ``user_metadata`` (None) travels as an empty object."""
 
     tags: list[str] = attrs.field(converter=_to_tags)
@@ -72,8 +72,8 @@ class CreateSessionRequest:
     type: Literal["create_session"] = tag("create_session")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateSessionResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateSessionResponse(Value):
     """A session, and what the server has to say to the user."""
 
     session_id: str
@@ -83,23 +83,23 @@ class CreateSessionResponse:
     type: Literal["create_session"] | None = tag("create_session")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionHeartbeatRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionHeartbeatRequest(Value):
     """Body of ``POST session_heartbeat``."""
 
     session_id: str = attrs.field(validator=text)
     type: Literal["session_heartbeat"] = tag("session_heartbeat")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionHeartbeatResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionHeartbeatResponse(Value):
     """The session is alive."""
 
     type: Literal["session_heartbeat"] | None = tag("session_heartbeat")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateSamplingSessionRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateSamplingSessionRequest(Value):
     """Body of ``POST create_sampling_session``: one of ``base_model`` and ``model_path`` at least."""
 
     session_id: str = attrs.field(validator=text)
@@ -117,16 +117,16 @@ class CreateSamplingSessionRequest:
             )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CreateSamplingSessionResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CreateSamplingSessionResponse(Value):
     """A sampler."""
 
     sampling_session_id: str
     type: Literal["create_sampling_session"] | None = tag("create_sampling_session")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GetSessionResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GetSessionResponse(Value):
     """The models and samplers of a session, by id."""
 
     training_run_ids: list[str]
@@ -135,15 +135,15 @@ class GetSessionResponse:
     display_name: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ListSessionsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ListSessionsResponse(Value):
     """Ids of sessions."""
 
     sessions: list[str]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GetSamplerResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GetSamplerResponse(Value):
     """What a sampler samples from."""
 
     sampler_id: str

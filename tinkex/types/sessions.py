@@ -9,7 +9,7 @@ from typing import Any, Literal, Union
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import copied_dict, copied_list, kind, optional, tag, text, whole
+from tinkex.types._base import Value, copied_dict, copied_list, kind, optional, tag, text, whole
 from tinkex.types.unions import Unrecognized
 
 __all__ = [
@@ -48,8 +48,8 @@ __all__ = [
 ClientSessionFinishReasonType = Literal["success", "errored", "interrupted"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionFailedRequestReason:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionFailedRequestReason(Value):
     """One request failed the session."""
 
     request_id: str
@@ -57,16 +57,16 @@ class SessionFailedRequestReason:
     type: Literal["request"] = kind("request")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionFailedTrainingRunReason:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionFailedTrainingRunReason(Value):
     """One training run failed the session."""
 
     training_run_id: str
     type: Literal["training_run"] = kind("training_run")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionFailedSamplingSessionReason:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionFailedSamplingSessionReason(Value):
     """One sampler failed the session."""
 
     sampling_session_id: str
@@ -79,8 +79,8 @@ SessionFailedReason = Union[
 """What a session failed by."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionFailed:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionFailed(Value):
     """The session failed; ``category`` is whose fault it was, ``user`` or ``internal``."""
 
     category: str
@@ -89,30 +89,30 @@ class SessionFailed:
     type: Literal["failed"] = kind("failed")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionCancelled:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionCancelled(Value):
     """Somebody cancelled the session, with these words."""
 
     detail: str | None = None
     type: Literal["cancelled"] = kind("cancelled")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientSessionFinishSuccess:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientSessionFinishSuccess(Value):
     """The program came to its end."""
 
     type: Literal["success"] = kind("success")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientSessionFinishErrored:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientSessionFinishErrored(Value):
     """The program failed."""
 
     type: Literal["errored"] = kind("errored")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientSessionFinishInterrupted:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientSessionFinishInterrupted(Value):
     """The program was interrupted."""
 
     type: Literal["interrupted"] = kind("interrupted")
@@ -124,8 +124,8 @@ ClientSessionFinishReason = Union[
 """How a client said that its session ended."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientSessionFinished:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientSessionFinished(Value):
     """The client said that it was done."""
 
     reason: ClientSessionFinishReason
@@ -133,8 +133,8 @@ class ClientSessionFinished:
     type: Literal["client_finished"] = kind("client_finished")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionActive:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionActive(Value):
     """The session goes on."""
 
     type: Literal["active"] = kind("active")
@@ -144,15 +144,15 @@ SessionStatus = Union[SessionFailed, SessionCancelled, ClientSessionFinished, Se
 """What became of a session."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class OwnSearchOwner:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class OwnSearchOwner(Value):
     """Look for sessions of your own."""
 
     type: Literal["own"] = kind("own")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AccessibleSearchOwner:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AccessibleSearchOwner(Value):
     """Look for sessions of everybody."""
 
     type: Literal["accessible"] = kind("accessible")
@@ -173,8 +173,8 @@ def _optional_list(value: Iterable[Any] | None) -> list[Any] | None:
     return None if value is None else copied_list(value)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class UserSearchOwner:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class UserSearchOwner(Value):
     """Look for sessions of certain users, 1 to 10, by their URNs."""
 
     owner_urns: list[str] = attrs.field(converter=copied_list, validator=_one_to_ten)
@@ -185,29 +185,29 @@ SearchOwner = Union[OwnSearchOwner, AccessibleSearchOwner, UserSearchOwner]
 """Whose sessions to look for."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ActiveSessionStatusQuery:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ActiveSessionStatusQuery(Value):
     """Sessions that go on."""
 
     type: Literal["active"] = kind("active")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CancelledSessionStatusQuery:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CancelledSessionStatusQuery(Value):
     """Sessions that somebody cancelled."""
 
     type: Literal["cancelled"] = kind("cancelled")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class FailedSessionStatusQuery:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class FailedSessionStatusQuery(Value):
     """Sessions that failed."""
 
     type: Literal["failed"] = kind("failed")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientFinishedSessionStatusQuery:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientFinishedSessionStatusQuery(Value):
     """Sessions whose client said that it was done, for one of these reasons; None for any."""
 
     reasons: list[ClientSessionFinishReasonType] | None = attrs.field(
@@ -225,16 +225,16 @@ SessionStatusQuery = Union[
 """One status to look for."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionSearchCursor:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionSearchCursor(Value):
     """Where the next page begins; hand it back as it came."""
 
     last_created_at: datetime
     last_session_id: str
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionSearchRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionSearchRequest(Value):
     """Body of ``POST sessions/search``: which sessions to find. All conditions must hold, except as said below.
 
     Attributes:
@@ -260,8 +260,8 @@ class SessionSearchRequest:
     cursor: SessionSearchCursor | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionSummary:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionSummary(Value):
     """A session that was found; ``status`` is None if it has not finished and is not known to go on."""
 
     session_id: str
@@ -275,16 +275,16 @@ class SessionSummary:
     checkpoint_storage_bytes: int | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionSearchResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionSearchResponse(Value):
     """A page of sessions, the newest first; ``next_cursor`` is None on the last one."""
 
     sessions: list[SessionSummary]
     next_cursor: SessionSearchCursor | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TraceExportResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TraceExportResponse(Value):
     """How far the export of a trace is; ``url`` is where to fetch it once ``status`` is ``ready``."""
 
     status: Literal["pending", "ready", "failed"]
@@ -292,16 +292,16 @@ class TraceExportResponse:
     error: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class JoinSamplingSessionRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class JoinSamplingSessionRequest(Value):
     """Body of ``POST join_sampling_session``."""
 
     sampling_session_id: str = attrs.field(validator=text)
     type: Literal["join_sampling_session"] = tag("join_sampling_session")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class JoinSamplingSessionResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class JoinSamplingSessionResponse(Value):
     """A number that no other client of the sampler has; the client that made the sampler has 0."""
 
     client_counter: int

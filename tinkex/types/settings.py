@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import attrs
 
+from tinkex.types._base import Value
+
 __all__ = ["ClientConfigResponse", "ClientDynamicConfigResponse"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientConfigResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientConfigResponse(Value):
     """Answer of ``POST client/config``; what a server leaves out has the value below. Sizes are bytes.
 
     Attributes:
@@ -56,8 +58,8 @@ class ClientConfigResponse:
     sample_join_sampling_session: bool = False
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ClientDynamicConfigResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ClientDynamicConfigResponse(Value):
     """Answer of ``POST client/dynamic_config``; what a server leaves out has the value below.
 
     Attributes:

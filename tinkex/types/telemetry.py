@@ -7,7 +7,7 @@ from typing import Any, Literal, Union
 
 import attrs
 
-from tinkex.types._base import ALWAYS, copied_dict, copied_list, one_of
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, one_of
 
 __all__ = [
     "GenericEvent",
@@ -24,8 +24,8 @@ Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 _SEVERITY = one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionStartEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionStartEvent(Value):
     """A session began."""
 
     event_id: str
@@ -35,8 +35,8 @@ class SessionStartEvent:
     event: Literal["SESSION_START"] = attrs.field(default="SESSION_START", metadata=ALWAYS)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SessionEndEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SessionEndEvent(Value):
     """A session ended; ``duration`` as text, hours:minutes:seconds."""
 
     event_id: str
@@ -47,8 +47,8 @@ class SessionEndEvent:
     event: Literal["SESSION_END"] = attrs.field(default="SESSION_END", metadata=ALWAYS)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class UnhandledExceptionEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class UnhandledExceptionEvent(Value):
     """A call of the client raised."""
 
     event_id: str
@@ -61,8 +61,8 @@ class UnhandledExceptionEvent:
     event: Literal["UNHANDLED_EXCEPTION"] = attrs.field(default="UNHANDLED_EXCEPTION", metadata=ALWAYS)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class GenericEvent:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class GenericEvent(Value):
     """Anything else, by name."""
 
     event_id: str
@@ -77,8 +77,8 @@ class GenericEvent:
 TelemetryEvent = Union[SessionStartEvent, SessionEndEvent, UnhandledExceptionEvent, GenericEvent]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TelemetrySendRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TelemetrySendRequest(Value):
     """Body of ``POST telemetry``; it has no ``type`` field. At most 100 events."""
 
     events: list[TelemetryEvent] = attrs.field(converter=copied_list)
@@ -88,8 +88,8 @@ class TelemetrySendRequest:
     process_uuid: str | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TelemetryResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TelemetryResponse(Value):
     """The events were accepted."""
 
     status: Literal["accepted"]

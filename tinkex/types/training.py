@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, copied_dict, copied_list, number, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, number, optional, tag, text, whole
 from tinkex.types._numbers import shorten
 from tinkex.types.custom_loss import CustomLossInput
 from tinkex.types.inputs import ModelInput
@@ -50,8 +50,8 @@ INPUT_DTYPES: dict[str, TensorDtype] = {
 """Types of the loss inputs that have a conventional one, so that plain lists can be given."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class LossInputs:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class LossInputs(Value):
     """What a loss reads from ``Datum.loss_fn_inputs`` and from ``loss_fn_config``.
 
     Attributes:
@@ -187,8 +187,8 @@ def _to_data(value: Any) -> list[Datum]:
     return data
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ForwardBackwardInput:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ForwardBackwardInput(Value):
     """A batch and the loss to compute on it."""
 
     data: list[Datum] = attrs.field(converter=_to_data, repr=shorten)
@@ -198,8 +198,8 @@ class ForwardBackwardInput:
     )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ForwardBackwardOutput:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ForwardBackwardOutput(Value):
     """What a forward or forward_backward returns.
 
     Attributes:
@@ -213,8 +213,8 @@ class ForwardBackwardOutput:
     metrics: dict[str, float] = attrs.field(factory=dict, converter=copied_dict)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class AdamParams:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class AdamParams(Value):
     """Hyper-parameters of one AdamW step.
 
     They are sent with each step, so a schedule is a matter of passing other numbers.
@@ -240,15 +240,15 @@ OptimParams = Union[AdamParams, DimuonParams, Unrecognized]
 """Hyper-parameters of one step of any optimizer."""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class OptimStepResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class OptimStepResponse(Value):
     """What an optim_step returns; ``metrics`` may be None."""
 
     metrics: dict[str, float] | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ForwardRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ForwardRequest(Value):
     """Body of ``POST forward``; it has no ``type`` field."""
 
     forward_input: ForwardBackwardInput
@@ -256,8 +256,8 @@ class ForwardRequest:
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ForwardBackwardRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ForwardBackwardRequest(Value):
     """Body of ``POST forward_backward``; it has no ``type`` field."""
 
     forward_backward_input: ForwardBackwardInput
@@ -265,8 +265,8 @@ class ForwardBackwardRequest:
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class OptimStepRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class OptimStepRequest(Value):
     """Body of ``POST optim_step``: ``adam_params`` for AdamW, ``optimizer_params`` for any other optimizer."""
 
     adam_params: AdamParams | None = None

@@ -7,13 +7,13 @@ from typing import Any
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import copied_dict, text
+from tinkex.types._base import Value, copied_dict, text
 
 __all__ = ["Unrecognized"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class Unrecognized:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class Unrecognized(Value):
     """A value of a kind that is newer than this version, such as another optimizer or another event of a bill.
 
     It can be read, looked at and sent; nothing else is known of it.

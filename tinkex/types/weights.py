@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, copied_dict, copied_list, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, tag, text, whole
 from tinkex.types._console import checkpoint_page, playground_page
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
@@ -48,8 +48,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _TTL = optional(whole(3600, 10 * 366 * 24 * 3600))
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ParsedCheckpointTinkerPath:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ParsedCheckpointTinkerPath(Value):
     """A path ``tinker://<run>/<kind>/<name>`` in its parts.
 
     Attributes:
@@ -122,8 +122,8 @@ def _page_of(tinker_path: Any) -> str:
     return checkpoint_page(parsed.training_run_id, parsed.checkpoint_id)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class LoadWeightsRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class LoadWeightsRequest(Value):
     """Body of ``POST load_weights``.
 
     Either ``model_id`` (with ``seq_id``) to load into a model, or ``session_id`` and ``model_seq_id`` to make
@@ -143,8 +143,8 @@ class LoadWeightsRequest:
     type: Literal["load_weights"] = tag("load_weights")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class LoadWeightsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class LoadWeightsResponse(Value):
     """Result of load_weights."""
 
     path: str | None = None
@@ -152,8 +152,8 @@ class LoadWeightsResponse:
     type: Literal["load_weights"] | None = tag("load_weights")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsRequest(Value):
     """Body of ``POST save_weights``; ``path`` is the name of the checkpoint, not a URI."""
 
     model_id: str = attrs.field(validator=text)
@@ -165,8 +165,8 @@ class SaveWeightsRequest:
     type: Literal["save_weights"] = tag("save_weights")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsResponse(Value):
     """Result of save_weights: the path ``tinker://<run>/weights/<name>``."""
 
     path: str
@@ -177,8 +177,8 @@ class SaveWeightsResponse:
         return _page_of(self.path)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsForSamplerRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsForSamplerRequest(Value):
     """Body of ``POST save_weights_for_sampler``.
 
     ``path`` is the name of the checkpoint; with ``sampling_session_seq_id`` instead it has none.
@@ -194,8 +194,8 @@ class SaveWeightsForSamplerRequest:
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsForSamplerResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsForSamplerResponse(Value):
     """Result of save_weights_for_sampler: ``path`` of a named save, else ``sampling_session_id``."""
 
     path: str | None = None
@@ -228,8 +228,8 @@ def _to_recipients(value: Any) -> list[str] | None:
     return None if value is None else copied_list(value)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsExternalRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsExternalRequest(Value):
     """Body of ``POST save_weights_external``.
 
     Attributes:
@@ -248,8 +248,8 @@ class SaveWeightsExternalRequest:
     type: Literal["save_weights_external"] = tag("save_weights_external")
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class SaveWeightsExternalResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class SaveWeightsExternalResponse(Value):
     """Result of save_weights_external: the path ``tinker://<run>/external_weights/<name>``, and its size."""
 
     path: str
@@ -261,16 +261,16 @@ def _files_only(urls: dict[str, str]) -> str:
     return f"{{{', '.join(f'{name!r}: ...' for name in urls)}}}"
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class ExternalWeightsUrlsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class ExternalWeightsUrlsResponse(Value):
     """Where to download each file of an external checkpoint, and until when; a file is named by its path."""
 
     urls: dict[str, str] = attrs.field(converter=copied_dict, repr=_files_only)
     expires: datetime
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CopyWeightsRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CopyWeightsRequest(Value):
     """Body of ``POST copy_weights``.
 
     The copy belongs to a project, or to a session, in which it takes the number of a model.
@@ -301,15 +301,15 @@ class CopyWeightsRequest:
             )
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CopyWeightsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CopyWeightsResponse(Value):
     """The path of the copy."""
 
     tinker_path: str
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class Cursor:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class Cursor(Value):
     """Where a page of a list lies."""
 
     offset: int
@@ -317,8 +317,8 @@ class Cursor:
     total_count: int
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class Checkpoint:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class Checkpoint(Value):
     """A saved checkpoint.
 
     Attributes:
@@ -342,31 +342,31 @@ class Checkpoint:
     user_metadata: dict[str, str] | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CheckpointsListResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CheckpointsListResponse(Value):
     """Checkpoints, and where the page lies if the list is paged."""
 
     checkpoints: list[Checkpoint]
     cursor: Cursor | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class CheckpointArchiveUrlResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class CheckpointArchiveUrlResponse(Value):
     """Where to download a checkpoint as a tar.gz, and until when."""
 
     url: str = attrs.field(repr=lambda url: repr(url.split("?", 1)[0]))
     expires: datetime
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class WeightsInfoRequest:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class WeightsInfoRequest(Value):
     """Body of ``POST weights_info``."""
 
     tinker_path: str = attrs.field(validator=text)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class WeightsInfoResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class WeightsInfoResponse(Value):
     """What a checkpoint needs of the model it is loaded into."""
 
     base_model: str
@@ -378,8 +378,8 @@ class WeightsInfoResponse:
     optimizer_config: OptimizerConfig = attrs.field(factory=AdamOptimizerConfig)
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TrainingRun:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TrainingRun(Value):
     """A model that was created, with its latest checkpoints."""
 
     training_run_id: str
@@ -394,8 +394,8 @@ class TrainingRun:
     user_metadata: dict[str, str] | None = None
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class TrainingRunsResponse:
+@attrs.frozen(kw_only=True, slots=True, repr=False)
+class TrainingRunsResponse(Value):
     """A page of training runs."""
 
     training_runs: list[TrainingRun]
