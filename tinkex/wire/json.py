@@ -132,8 +132,11 @@ def structure(obj: Any, cls: type[T]) -> T:
     Raises:
         InvalidInputError: It does not fit; the message has the path of each bad field.
     """
-    try:
+    with contextlib.suppress(Exception):
         return make_converter("B").structure(obj, cls)
+    # It does not fit: once more, with the code that knows where.
+    try:
+        return make_converter("B", places=True).structure(obj, cls)
     except InvalidInputError as error:
         raise InvalidInputError(f"{cls_name(cls)}: {error.message}", field=error.field) from error
     except Exception as error:
@@ -173,10 +176,15 @@ def cls_name(cls: Any) -> str:
     return getattr(cls, "__name__", str(cls))
 
 
-@functools.lru_cache(maxsize=2)
-def make_converter(era: Era = "B") -> cattrs.Converter:
-    """Build the converter of one era; both read the same."""
-    converter = cattrs.Converter(detailed_validation=True, prefer_attrib_converters=False)
+@functools.lru_cache(maxsize=4)
+def make_converter(era: Era = "B", *, places: bool = False) -> cattrs.Converter:
+    """Build the converter of one era; both read the same.
+
+    Args:
+        era: The rules by which it writes.
+        places: Its errors tell where something does not fit; the code for that is longer, and takes longer to make.
+    """
+    converter = cattrs.Converter(detailed_validation=places, prefer_attrib_converters=False)
     configure_converter(converter, era)
     return converter
 
