@@ -44,6 +44,15 @@ def _payload(batch: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
     return {"forward_backward_input": {"data": data, "loss_fn": "cross_entropy"}, "model_id": "m", "seq_id": 1}
 
 
+def _write_and_search(batch: list[tuple[Any, Any, Any]]) -> list[bytes]:
+    """Write each list, and look for what is no number: null, true, false, texts, objects and lists in it."""
+    texts = [orjson.dumps(part) for parts in batch for part in parts]
+    for text in texts:
+        if any(sign in text for sign in (b"u", b"f", b'"', b"{")) or text.rfind(b"[") > 0:
+            raise ValueError(text[:80])
+    return texts
+
+
 def _pack(batch: list[tuple[Any, Any, Any]]) -> bytes:
     pieces = [(part, code) for parts in batch for part, code in zip(parts, "iqf", strict=True)]
     return b"".join(array(code, struct.pack(f"{len(part)}{code}", *part)) for part, code in pieces)
@@ -75,6 +84,7 @@ def measure(url: str, datums: int, length: int, requests: int) -> dict[str, floa
     text = orjson.dumps(_payload(lists))
     packed = _join(arrays)
     result = orjson.dumps({"data": [[-1.0 - at / 7919 for at in range(length)]] * datums})
+    pieces = [orjson.dumps([-1.0 - at / 7919 for at in range(length)])] * datums
     raw = np.zeros(datums * length, "<f4").tobytes()
     host, port = url.removeprefix("http://").split(":")
     bare, pool = _Socket(host, int(port)), urllib3.PoolManager()
@@ -92,9 +102,11 @@ def measure(url: str, datums: int, length: int, requests: int) -> dict[str, floa
         "bytes_binary": len(packed),
         "orjson, lists": _cpu(lambda: orjson.dumps(_payload(lists))),
         "orjson, arrays": _cpu(lambda: orjson.dumps(_payload(arrays), option=orjson.OPT_SERIALIZE_NUMPY)),
+        "orjson, lists one by one, searched": _cpu(lambda: _write_and_search(lists)),
         "packing lists": _cpu(lambda: _pack(lists)),
         "packing arrays": _cpu(lambda: _join(arrays)),
         "orjson.loads of the logprobs": _cpu(lambda: orjson.loads(result)),
+        "orjson.loads of the logprobs, list by list": _cpu(lambda: [len(orjson.loads(piece)) for piece in pieces]),
         "reading packed logprobs": _cpu(lambda: np.frombuffer(raw, "<f4").copy()),
         "loopback, JSON bytes": _cpu(lambda: bare.post(train, text)),
         "loopback, binary bytes": _cpu(lambda: bare.post(train, packed)),
