@@ -59,8 +59,7 @@ def _figure(row: Row, results: Results, figures: Mapping[str, float] | None) -> 
     share = row.share_of
     if isinstance(share, str):
         share = figures[share] if share in figures else results.get(share, {}).get(row.of, {}).get(row.key, 0.0)
-    ideal = figures[row.ideal] if isinstance(row.ideal, str) else row.ideal
-    return (figures[row.key] - ideal) / share if share else None
+    return (figures[row.key] - row.ideal) / share if share else None
 
 
 def _show(value: float | None, unit: str) -> str:

@@ -8,7 +8,6 @@ import datetime
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from tests.benchmarks.cases import BATCH, CASES, Case, Run
 
 HERE = Path(__file__).resolve().parent
 _LONGEST_RUN_S = 300.0
-_TRIPS = 20
 Results = dict[str, dict[str, dict[str, float]]]
 """Medians by case, column and figure."""
 
@@ -47,20 +45,6 @@ class Server:
     def report(self) -> dict[str, Any]:
         """Return what came since then."""
         return self._ask(None)
-
-    def round_trip(self) -> float:
-        """Return the seconds between a small request and its answer on a bare socket, delay and timers included."""
-        host, port = self.url.removeprefix("http://").split(":")
-        request = b"POST /api/v1/optim_step HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-        trips = []
-        with socket.create_connection((host, int(port))) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for _ in range(_TRIPS):
-                started = time.perf_counter()
-                connection.sendall(request)
-                connection.recv(65536)
-                trips.append(time.perf_counter() - started)
-        return statistics.median(trips)
 
     def _ask(self, body: bytes | None) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.url}/stage", body)
@@ -125,9 +109,6 @@ def measure(server: Server, environment: envs.Environment, case: Case, run: Run,
     seen = server.report()
     figures["bytes"] = seen["bytes_in"] / options.get("batches", 1)
     figures["requests"] = sum(seen["requests"].values())
-    if "delay_s" in stage:
-        # Each step submits two operations, the second when the first was answered.
-        figures["trips"] = server.round_trip() * options["count"] * 2
     if environment.size:
         figures["size"] = environment.size
         figures["packages"] = environment.packages
