@@ -6,6 +6,7 @@ import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import pytest
 
 from tinkex.errors import ClientClosedError, PipelineBrokenError, UnprocessableEntityError
@@ -73,9 +74,36 @@ def test_one_that_is_refused_fails_the_operation_for_good(world, h, which):
     later = pipeline.submit("optim_step", [world.part("later")], h.first)
     assert isinstance(future.exception(h.BOUND), UnprocessableEntityError)
     assert isinstance(later.exception(h.BOUND), PipelineBrokenError)
-    assert {0, 1, 2, 3} - {which, 0} == set(world.server.labels)
+    # Those that had not begun when it was refused were not sent, and the first never after one of the others.
+    assert set(world.server.labels) <= {1, 2, 3} - {which}
+    assert which or {1, 2, 3} == set(world.server.labels)
     with pytest.raises(PipelineBrokenError, match="last checkpoint"):
         pipeline.reopen()
+
+
+def test_after_a_failure_no_other_begins(world, h):
+    """Each may be tried again for minutes, and the operation has failed."""
+    pipeline = world.submission(uploads=2)
+    begun = threading.Event()
+    parts = [
+        world.part(0),
+        world.part(1, before=lambda: begun.wait(h.BOUND), refuse=h.refused()),
+        world.part(2, before=begun.set),
+        *(world.part(label, before=lambda: begun.wait(h.BOUND) and sent.wait(h.BOUND)) for label in range(3, 9)),
+    ]
+    refuse = parts[1].send
+
+    def note(seq_id):
+        try:
+            return refuse(seq_id)
+        finally:
+            sent.set()
+
+    sent = threading.Event()
+    parts[1] = attrs.evolve(parts[1], send=note)
+    assert isinstance(pipeline.submit("forward_backward", parts, list).exception(h.BOUND), UnprocessableEntityError)
+    # The third was under way, or beginning, when the second failed.
+    assert set(world.server.labels) <= {2, 3}
 
 
 def test_of_several_failures_the_first_is_told(world, h):

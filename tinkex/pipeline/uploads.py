@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,17 +44,27 @@ class Uploads:
         return Sent(part.send(seq_id), self._clock() - started)
 
     def send_all(self, parts: Sequence[Part], first_seq_id: int) -> list[Sent]:
-        """Send requests with consecutive numbers at once, and wait for all; of several failures, the first is raised.
+        """Send requests with consecutive numbers at once, and wait for all that have begun.
 
-        When the program has ended no thread starts any more; then they are sent here, one after the other.
+        After a failure no other begins; of several failures, the first is raised. When the program has ended no thread
+        starts any more; then they are sent here, one after the other.
         """
-        results: list[Callable[[], Sent]] = []
+        failed = threading.Event()
+
+        def send(part: Part, seq_id: int) -> Sent | None:
+            try:
+                return None if failed.is_set() else self.send(part, seq_id)
+            except BaseException:
+                failed.set()
+                raise
+
+        results: list[Callable[[], Sent | None]] = []
         with ThreadPoolExecutor(self.threads, thread_name_prefix=f"tinkex-upload-{self.name}") as pool:
             for seq_id, part in enumerate(parts, first_seq_id):
                 # A context can be entered by one thread at a time.
-                send = functools.partial(contextvars.copy_context().run, self.send, part, seq_id)
+                call = functools.partial(contextvars.copy_context().run, send, part, seq_id)
                 try:
-                    results.append(pool.submit(send).result)
+                    results.append(pool.submit(call).result)
                 except RuntimeError:
-                    results.append(send)
-        return [result() for result in results]
+                    results.append(call)
+        return [sent for result in results if (sent := result()) is not None]
