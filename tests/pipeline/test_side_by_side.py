@@ -140,11 +140,13 @@ def test_the_first_is_not_sent_after_the_pipeline_broke(world, h):
         pipeline.reopen()
 
 
-def test_a_pipeline_that_is_closed_meanwhile_fails_the_operation(world, h):
-    """Nothing is watched that nobody waits for."""
+@pytest.mark.parametrize("held", [{1, 2}, {0}], ids=["while the others are sent", "while the first is sent"])
+def test_a_pipeline_that_is_closed_meanwhile_fails_the_operation(world, h, held):
+    """Nothing is watched that nobody waits for, though all of it may be on the server by then."""
     pipeline = world.submission(uploads=4)
     sent, closed = threading.Event(), threading.Event()
-    parts = [world.part(label, before=lambda: sent.set() or closed.wait(h.BOUND)) for label in range(3)]
+    hold = {"before": lambda: sent.set() or closed.wait(h.BOUND)}
+    parts = [world.part(label, **(hold if label in held else {})) for label in range(3)]
     future = pipeline.submit("forward_backward", parts, list)
     assert sent.wait(h.BOUND)
     closing = threading.Thread(target=pipeline.close, kwargs={"drain": False, "timeout": h.BOUND})
@@ -152,22 +154,8 @@ def test_a_pipeline_that_is_closed_meanwhile_fails_the_operation(world, h):
     assert isinstance(future.exception(h.BOUND), ClientClosedError)
     closed.set()
     closing.join(h.BOUND)
+    assert (held | {1, 2}, []) == (set(world.server.labels), world.server.polled)
     assert world.budget.acquire(10_000, timeout=0)
-
-
-def test_one_that_is_closed_while_the_first_is_sent_watches_nothing(world, h):
-    """All of it is on the server by then, and nobody asks for it."""
-    pipeline = world.submission(uploads=4)
-    sent, closed = threading.Event(), threading.Event()
-    parts = [world.part(0, before=lambda: sent.set() or closed.wait(h.BOUND)), world.part(1), world.part(2)]
-    future = pipeline.submit("forward_backward", parts, list)
-    assert sent.wait(h.BOUND)
-    closing = threading.Thread(target=pipeline.close, kwargs={"drain": False, "timeout": h.BOUND})
-    closing.start()
-    assert isinstance(future.exception(h.BOUND), ClientClosedError)
-    closed.set()
-    closing.join(h.BOUND)
-    assert ({0, 1, 2}, []) == (set(world.server.labels), world.server.polled)
 
 
 def test_where_no_thread_starts_any_more_they_go_one_after_the_other(world, h, monkeypatch):
