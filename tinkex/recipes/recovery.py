@@ -38,6 +38,7 @@ from tinkex.errors import (
     RequestFailedError,
     TinkexError,
 )
+from tinkex.types._base import number, whole
 from tinkex.types.weights import require_kind
 
 if TYPE_CHECKING:
@@ -54,28 +55,16 @@ _GONE = (404, 410)
 _MAX_DOUBLINGS = 60
 
 
-def _require_whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r:.40}", field=name)
-
-
-def _whole(_: object, attribute: attrs.Attribute[int], value: object) -> None:
-    _require_whole(attribute.name, value, attribute.metadata["least"])
-
-
-def _number(_: object, attribute: attrs.Attribute[float], value: object) -> None:
-    most = attribute.metadata["most"]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-        raise InvalidInputError(
-            f"{attribute.name} must be a number from 0 to {most:g}, got {value!r:.40}", field=attribute.name
-        )
+def _require_step(step: object, least: int) -> None:
+    if not isinstance(step, int) or isinstance(step, bool) or step < least:
+        raise InvalidInputError(f"step must be a whole number of at least {least}, got {step!r:.40}", field="step")
 
 
 def _path(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     require_kind(value, "training", attribute.name)
 
 
-_LONGEST_WAIT = {"most": 86400.0}
+_DAY_S = 86400.0
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -91,10 +80,10 @@ class RecoveryPolicy:
             not come back together.
     """
 
-    max_failures: int = attrs.field(default=5, validator=_whole, metadata={"least": 1})
-    initial_wait_s: float = attrs.field(default=5.0, validator=_number, metadata=_LONGEST_WAIT)
-    max_wait_s: float = attrs.field(default=60.0, validator=_number, metadata=_LONGEST_WAIT)
-    jitter: float = attrs.field(default=0.25, validator=_number, metadata={"most": 1.0})
+    max_failures: int = attrs.field(default=5, validator=whole(1))
+    initial_wait_s: float = attrs.field(default=5.0, validator=number(minimum=0.0, maximum=_DAY_S))
+    max_wait_s: float = attrs.field(default=60.0, validator=number(minimum=0.0, maximum=_DAY_S))
+    jitter: float = attrs.field(default=0.25, validator=number(minimum=0.0, maximum=1.0))
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -106,7 +95,7 @@ class SavePoint:
         path: ``tinker://<model>/weights/<name>``, as ``save_state`` returns it.
     """
 
-    step: int = attrs.field(validator=_whole, metadata={"least": 0})
+    step: int = attrs.field(validator=whole(0))
     path: str = attrs.field(validator=_path)
 
 
@@ -171,7 +160,7 @@ class Attempt:
             TinkexError: It could not be saved.
         """
         last = self.save_point
-        _require_whole("step", step, last.step if last else 0)
+        _require_step(step, last.step if last else 0)
         if last is not None and step == last.step:
             return last.path
         path = self.client.save_state(f"step-{step}", ttl_seconds).result().path
