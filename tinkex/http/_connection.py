@@ -13,11 +13,11 @@ from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from tinkex.http._headers import Reply, header_line
+from tinkex.http.body import SENDALL_BYTES
 
 __all__ = ["Adapter"]
 
 _SMALL_BYTES = 64 * 1024
-_SLICE_BYTES = 256 * 1024
 _NEVER_TWICE = "X-Idempotency-Key"
 
 
@@ -65,10 +65,8 @@ class _OneWrite(HTTPConnection):
     def _send_block(self, block: list[Any]) -> None:
         """Send a block of a large body; see :class:`~tinkex.http.Pieces`."""
         joined = memoryview(b"".join(block))
-        # The time limit of sendall(), which is that for connecting, is one for all that it is given: a large block on a
-        # slow line would never get through.
-        for start in range(0, len(joined), _SLICE_BYTES):
-            super().send(joined[start : start + _SLICE_BYTES])
+        for start in range(0, len(joined), SENDALL_BYTES):
+            super().send(joined[start : start + SENDALL_BYTES])
 
 
 class _Plain(_OneWrite):

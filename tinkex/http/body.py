@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Union
 
-__all__ = ["Body", "Pieces"]
+__all__ = ["SENDALL_BYTES", "Body", "Pieces"]
 
+SENDALL_BYTES = 256 * 1024
+"""What one ``sendall()`` is given at most: its time limit, which is that for connecting, is one for all of it, so a
+large body on a slow line would never get through."""
 _BLOCK_BYTES = 1024 * 1024
 _BLOCK_BUFFERS = 512
 """A system call takes 1024 buffers on most machines."""

@@ -26,14 +26,12 @@ from tinkex.config import ClientConfig
 from tinkex.errors import ClientClosedError, ConfigurationError
 from tinkex.http._causes import explain, root_of
 from tinkex.http._connection import Adapter
-from tinkex.http.body import Body, Pieces
+from tinkex.http.body import SENDALL_BYTES, Body, Pieces
 
 __all__ = ["Response", "Sender", "Transport"]
 
 _log = logging.getLogger(__name__)
 
-# A larger body is sent in blocks; see the connection.
-_WHOLE_BYTES = 256 * 1024
 # What may follow a redirect to another host: nothing that could identify the user.
 _PUBLIC_HEADERS = frozenset({"accept", "accept-encoding", "content-length", "content-type", "user-agent"})
 
@@ -265,7 +263,7 @@ def _with_query(path: str, query: Mapping[str, str]) -> str:
 
 
 def _as_sent(body: Body) -> Body:
-    if len(body) <= _WHOLE_BYTES:
+    if len(body) <= SENDALL_BYTES:
         return bytes(body)
     return Pieces([body], len(body)) if isinstance(body, bytes) else body
 
