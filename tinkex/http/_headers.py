@@ -1,7 +1,7 @@
 """Header lines, written and read without doing again for each request what was done for the one before.
 
 ``http.client`` checks and encodes each header of each request, and reads those of an answer with the parser for e-mail.
-Twenty headers out and ten in are a fifth of what a small request costs.
+With some twenty headers out and ten in, that is a good part of what a small request costs.
 """
 
 from __future__ import annotations

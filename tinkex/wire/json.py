@@ -425,7 +425,7 @@ def _for_orjson(values: Values) -> Any:
 
 
 def _mask_or(floats: Any) -> Any:
-    """Return a long mask of 0.0 and 1.0, as most weights are, as 0 and 1: to JSON the same, in a tenth of the time."""
+    """Return a long mask of 0.0 and 1.0, as most weights are, as 0 and 1: to JSON the same, and quicker to write."""
     if len(floats) < _MANY or not is_numpy(floats):
         return floats
     bits = floats.view("uint32")
