@@ -18,6 +18,8 @@ def broken_batches(datum):
     policy = datum(1, 2, 3, **POLICY)
     return {
         "empty data": ([], "cross_entropy", None, "data is empty: pass at least one Datum"),
+        "one datum": (good, "cross_entropy", None, r"data is a single Datum: pass a list, \[datum\]"),
+        "no list": (None, "cross_entropy", None, "data must be a list of Datum, got None"),
         "no datum": ([good, 7], "cross_entropy", None, r"data\[1\] must be a Datum, got 7"),
         "unknown loss": ([good], "mse", None, "'mse' is unknown; use one of cross_entropy, .*forward_backward_custom"),
         "missing input": (
@@ -49,6 +51,8 @@ def broken_batches(datum):
     "case",
     [
         "empty data",
+        "one datum",
+        "no list",
         "no datum",
         "unknown loss",
         "missing input",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import typing
@@ -117,6 +118,16 @@ def test_the_dict_of_a_datum_may_change_and_that_of_the_caller_too():
     assert list(made.loss_fn_inputs) == ["target_tokens", "weights"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.model_input = THREE
+
+
+def test_a_copy_has_a_dict_of_its_own():
+    """So whoever has a copy does not see what is put into the dict afterwards; the tensors are shared."""
+    made = datum(**CROSS_ENTROPY)
+    copied = copy.copy(made)
+    assert copied == made
+    assert copied.loss_fn_inputs["weights"] is made.loss_fn_inputs["weights"]
+    made.loss_fn_inputs["weights"] = floats(3)
+    assert copied == datum(**CROSS_ENTROPY)
 
 
 @settings(deadline=None, max_examples=25)

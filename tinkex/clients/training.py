@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -47,7 +47,7 @@ from tinkex.types import (
     UntypedAPIFuture,
 )
 from tinkex.types._console import run_page
-from tinkex.types.training import check_custom_inputs, check_data, check_loss
+from tinkex.types.training import check_custom_inputs, check_data, check_loss, to_data
 from tinkex.types.weights import check_name, require_kind
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ class TrainingClient(NotPicklable, ReadyClient):
                 session. Nothing was sent.
         """
         if isinstance(loss_fn, LossHandle):
-            return self._submit_handle(list(data), loss_fn)
+            return self._submit_handle(to_data(data), loss_fn)
         import_torch()
-        custom = CustomLoss(list(data), loss_fn)
+        custom = CustomLoss(to_data(data), loss_fn)
         forward_data = custom.forward_data()
         check_data(forward_data, "cross_entropy")
         self._agreement.check_data(forward_data)
@@ -417,12 +417,11 @@ class TrainingClient(NotPicklable, ReadyClient):
     def _submit_batch(
         self, operation: str, data: Iterable[Datum], loss_fn: str, loss_fn_config: LossConfig | None
     ) -> APIFuture[ForwardBackwardOutput]:
-        given = list(data)
+        # Copies, because a caller may change the dict of a datum before it is sent.
+        batch = [copy.copy(datum) for datum in to_data(data)]
         check_loss(loss_fn, loss_fn_config)
-        check_data(given, loss_fn)
-        self._agreement.check_data(given)
-        # New datums, because a caller may change the dict of an old one before it is sent.
-        batch = [dataclasses.replace(datum) for datum in given]
+        check_data(batch, loss_fn)
+        self._agreement.check_data(batch)
         config = dict(loss_fn_config) if loss_fn_config else None
         parts = self._batch_parts(operation, batch, self._chunks(batch), loss_fn, config)
         return self._submission.submit(operation, parts, combine_outputs)

@@ -148,11 +148,19 @@ class Datum:
         }
         object.__setattr__(self, "loss_fn_inputs", inputs)
         for name in ("model_input_spans", "loss_fn_input_spans"):
-            object.__setattr__(self, name, copy_spans(getattr(self, name), name))
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, copy_spans(given, name))
         if (self.model_input_spans is None) != (self.loss_fn_input_spans is None):
             raise InvalidInputError(
                 "model_input_spans and loss_fn_input_spans are given together or not at all", field="model_input_spans"
             )
+
+    def __copy__(self) -> Datum:
+        """Return the same datum with a dict of its own."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, loss_fn_inputs=dict(self.loss_fn_inputs))
+        return copied
 
     def with_provenance(self, *, model_input: ProvenanceSpans, loss_fn_inputs: ProvenanceSpans) -> Datum:
         """Return this datum with a note of where its tokens were sampled.
@@ -176,7 +184,14 @@ class Datum:
         return made
 
 
-def _to_data(value: Any) -> list[Datum]:
+def to_data(value: Any) -> list[Datum]:
+    """Make a list of a batch.
+
+    Raises:
+        InvalidInputError: It is none, or something in it is no datum; the error has the index.
+    """
+    if isinstance(value, Datum):
+        _refuse("data", "is a single Datum: pass a list, [datum]")
     if not isinstance(value, Iterable):
         _refuse("data", f"must be a list of Datum, got {value!r:.80}")
     data = list(value)
@@ -191,7 +206,7 @@ def _to_data(value: Any) -> list[Datum]:
 class ForwardBackwardInput(Value):
     """A batch and the loss to compute on it."""
 
-    data: list[Datum] = attrs.field(converter=_to_data, repr=shorten)
+    data: list[Datum] = attrs.field(converter=to_data, repr=shorten)
     loss_fn: str = attrs.field(validator=text)
     loss_fn_config: dict[str, float | str] | None = attrs.field(
         default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
@@ -334,11 +349,10 @@ def check_data(data: Sequence[Datum], loss_fn: str, *, here: bool = False) -> No
         InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that it does not
             know, or its sizes do not agree. The error names the field and the index of the datum.
     """
-    if isinstance(data, Datum):
-        _refuse("data", "is a single Datum: pass a list, [datum]")
-    if not data:
+    datums = to_data(data)
+    if not datums:
         _refuse("data", "is empty: pass at least one Datum")
-    for index, datum in enumerate(_to_data(data)):
+    for index, datum in enumerate(datums):
         try:
             _check_datum(datum, loss_fn, here)
         except InvalidInputError as error:
