@@ -14,7 +14,9 @@ __all__ = [
     "At",
     "Buffer",
     "Message",
+    "head",
     "joined",
+    "nbytes",
     "pack",
     "pack_list",
     "take_out",
@@ -48,21 +50,24 @@ class Message:
         self.parts: list[Any] = [b""]
         self.size = 0
 
-    def put(self, number: int, value: Buffer) -> Message:
-        """Add a field of bytes."""
-        size = len(value) if isinstance(value, bytes) else memoryview(value).nbytes
-        head = _head(number, size)
-        self.parts[-1] += head
-        self.parts += (value, b"")
-        self.size += len(head) + size
+    def put(self, value: Buffer, *numbers: int) -> Message:
+        """Add a field of bytes, which may be nested in others that hold nothing else."""
+        size = nbytes(value)
+        return self.frame(head(size, *numbers), value, size)
+
+    def frame(self, before: bytes, value: Buffer, size: int, after: bytes = b"") -> Message:
+        """Add ``value``, which has ``size`` bytes, between fields or parts of fields that are written already."""
+        self.parts[-1] += before
+        self.parts += (value, after)
+        self.size += len(before) + size + len(after)
         return self
 
     def nest(self, number: int, inner: Message) -> Message:
         """Add a field that holds a message."""
-        head = _head(number, inner.size)
-        self.parts[-1] += head + inner.parts[0]
+        before = head(inner.size, number)
+        self.parts[-1] += before + inner.parts[0]
         self.parts += inner.parts[1:]
-        self.size += len(head) + inner.size
+        self.size += len(before) + inner.size
         return self
 
     def append(self, fields: bytes) -> Message:
@@ -76,16 +81,31 @@ class Message:
         return b"".join(self.parts)
 
 
+def nbytes(value: Buffer) -> int:
+    """Return how many bytes a buffer has."""
+    return len(value) if isinstance(value, bytes) else memoryview(value).nbytes
+
+
 # Most messages of a batch have the same few sizes.
 @functools.lru_cache(maxsize=4096)
-def _head(number: int, size: int) -> bytes:
-    """Return what stands before the bytes of a field: number and wire type 2 ("length-delimited"), and the length."""
-    head = bytearray([number << 3 | 2])
-    while size > 127:
-        head.append(size & 127 | 128)
-        size >>= 7
-    head.append(size)
-    return bytes(head)
+def head(size: int, *numbers: int) -> bytes:
+    """Return what stands before a field of ``size`` bytes, which is all that is in the fields around it.
+
+    Args:
+        size: Bytes of the value.
+        numbers: The field, after those that it is nested in. Each is written as number and wire type 2
+            ("length-delimited"), and the length.
+    """
+    written = b""
+    for number in reversed(numbers):
+        left = size + len(written)
+        field = bytearray([number << 3 | 2])
+        while left > 127:
+            field.append(left & 127 | 128)
+            left >>= 7
+        field.append(left)
+        written = bytes(field) + written
+    return written
 
 
 _FIXED = {1: 8, 5: 4}

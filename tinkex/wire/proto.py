@@ -56,7 +56,9 @@ from tinkex.wire import tinker_pb2 as pb
 from tinkex.wire._packing import (
     At,
     Message,
+    head,
     joined,
+    nbytes,
     pack,
     pack_list,
     take_out,
@@ -129,10 +131,10 @@ def _datum(datum: Datum) -> Message:
     written = Message()
     for position, chunk in enumerate(datum.model_input.chunks):
         with At("model_input.chunks", position):
-            written.nest(1, _chunk(chunk))
+            _add_chunk(written, chunk)
     for name, tensor in datum.loss_fn_inputs.items():
         with At("loss_fn_inputs", name):
-            written.nest(2, Message().append(_key(name)).nest(2, _tensor(tensor)))
+            _add_input(written, name, tensor)
     for number, field in _SPAN_FIELDS.items():
         for position, span in enumerate(getattr(datum, field) or ()):
             with At(field, position):
@@ -148,40 +150,57 @@ def _span(span: PromptProvenanceSpan | SampledProvenanceSpan) -> pb.ProvenanceSp
     return pb.ProvenanceSpan(prompt_tokens=_small(pb.PromptProvenanceSpan, sequence_id=span.sequence_id, **numbers))
 
 
-def _chunk(chunk: ModelInputChunk) -> Message:
+def _add_chunk(datum: Message, chunk: ModelInputChunk) -> None:
     if isinstance(chunk, EncodedTextChunk):
-        return Message().nest(1, Message().put(1, pack(chunk.buffer, "i")))
-    if isinstance(chunk, ImageChunk):
+        datum.put(pack(chunk.buffer, "i"), 1, 1, 1)
+    elif isinstance(chunk, ImageChunk):
         rest = _small(pb.ImageChunk, format=chunk.format, expected_tokens=chunk.expected_tokens)
-        return Message().nest(2, Message().put(1, chunk.data).append(_written(rest)))
-    if isinstance(chunk, DmelChunk):
-        return Message().nest(3, Message().put(1, chunk.dmel))
-    raise InvalidInputError(
-        "an image that the server fetches has no place in the binary form of training data: "
-        "pass its bytes as an ImageChunk"
-    )
+        datum.nest(1, Message().nest(2, Message().put(chunk.data, 1).append(_written(rest))))
+    elif isinstance(chunk, DmelChunk):
+        datum.put(chunk.dmel, 1, 3, 1)
+    else:
+        raise InvalidInputError(
+            "an image that the server fetches has no place in the binary form of training data: "
+            "pass its bytes as an ImageChunk"
+        )
+
+
+def _add_input(datum: Message, name: str, tensor: TensorData) -> None:
+    if tensor.is_sparse:
+        datum.nest(2, Message().append(_key(name)).nest(2, _tensor(tensor)))
+        return
+    values = pack(tensor.buffer, _DTYPES[tensor.dtype][1])
+    size = nbytes(values)
+    before, after = _around(name, tensor.dtype, tensor.shape, size)
+    datum.frame(before, values, size, after)
 
 
 # A batch has a handful of names, types and shapes.
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
+def _around(name: str, dtype: TensorDtype, shape: tuple[int, ...] | None, size: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after the values of a dense input: the heads and the name, and the layout."""
+    after = _layout(dtype, shape)
+    before = head(size, 1)
+    before = _key(name) + head(len(before) + size + len(after), 2) + before
+    return head(len(before) + size + len(after), 2) + before, after
+
+
 def _key(name: str) -> bytes:
-    return Message().put(1, name.encode()).join()
+    return Message().put(name.encode(), 1).join()
 
 
-@functools.lru_cache(maxsize=1024)
 def _layout(dtype: TensorDtype, shape: tuple[int, ...] | None) -> bytes:
     return _written(pb.Tensor(dtype=_DTYPES[dtype][0], shape=shape))
 
 
 def _tensor(tensor: TensorData) -> Message:
-    _, code = _DTYPES[tensor.dtype]
-    values = pack(tensor.buffer, code)
+    values = pack(tensor.buffer, _DTYPES[tensor.dtype][1])
     written = Message()
     if tensor.is_sparse:
         crow, col = pack(tensor.sparse_crow_indices, "q"), pack(tensor.sparse_col_indices, "q")
-        written.nest(2, Message().put(1, values).put(2, crow).put(3, col))
+        written.nest(2, Message().put(values, 1).put(crow, 2).put(col, 3))
     else:
-        written.put(1, values)
+        written.put(values, 1)
     return written.append(_layout(tensor.dtype, tensor.shape))
 
 
