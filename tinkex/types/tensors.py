@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorData", "TensorDtype"]
 
 TensorDtype = Literal["int64", "float32"]
+_COPY: dict[TensorDtype, Callable[[Any, str], Values]] = {"int64": copy_ints, "float32": copy_floats}
 
 
 def _shape(value: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -78,10 +79,9 @@ class TensorData:
         """
         if dtype not in ("int64", "float32"):
             raise InvalidInputError(f"dtype must be 'int64' or 'float32', got {dtype!r}", field="dtype")
-        copy = copy_ints if dtype == "int64" else copy_floats
         crow = _indices(sparse_crow_indices, "sparse_crow_indices")
         col = _indices(sparse_col_indices, "sparse_col_indices")
-        self.__attrs_init__(copy(data, "data"), dtype, _shape(shape), crow, col)
+        self.__attrs_init__(_COPY[dtype](data, "data"), dtype, _shape(shape), crow, col)
         self._check_dense() if crow is None and col is None else self._check_sparse()
 
     def _check_dense(self) -> None:
@@ -257,14 +257,25 @@ class TensorData:
         array = as_array(value)
         if array is not None:
             kind: TensorDtype = dtype or ("float32" if array.dtype.kind == "f" else "int64")
-            return _named(field, array, kind, array.shape)
+            return cls._of(array, kind, array.shape, field)
         if dtype is None:
             raise InvalidInputError(
                 f"{field} is a list under a name of no conventional type; pass a TensorData or an array",
                 field=field,
             )
         flat, shape = _flatten(value, field)
-        return _named(field, flat, dtype, shape)
+        return cls._of(flat, dtype, shape, field)
+
+    @classmethod
+    def _of(cls, data: Any, dtype: TensorDtype, shape: tuple[int, ...] | None, field: str) -> TensorData:
+        """Copy numbers that are known to have this shape, or one dimension."""
+        try:
+            values = _COPY[dtype](data, "data")
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{field}: {error.message}", field=field) from None
+        tensor = cls.__new__(cls)
+        tensor.__attrs_init__(values, dtype, (len(values),) if shape is None else shape, None, None)
+        return tensor
 
     def __eq__(self, other: object) -> bool:
         """Compare type, shape and values, however they are stored."""
@@ -303,17 +314,10 @@ def _strided() -> Any:
 
 
 def _flatten(value: Any, field: str) -> tuple[Any, tuple[int, ...] | None]:
-    """Flatten a list, or a list of equally long lists, and return it with its shape."""
+    """Flatten a list of equally long lists, and return it with its shape; anything else has one dimension."""
     if not isinstance(value, (list, tuple)) or not value or not isinstance(value[0], (list, tuple)):
-        return value, (len(value),) if hasattr(value, "__len__") else None
+        return value, None
     widths = {len(row) if isinstance(row, (list, tuple)) else None for row in value}
     if len(widths) != 1:
         raise InvalidInputError(f"{field} is a list of lists of different lengths", field=field)
     return [cell for row in value for cell in row], (len(value), len(value[0]))
-
-
-def _named(field: str, data: Any, dtype: TensorDtype, shape: tuple[int, ...] | None) -> TensorData:
-    try:
-        return TensorData(data=data, dtype=dtype, shape=shape)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{field}: {error.message}", field=field) from None
