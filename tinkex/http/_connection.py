@@ -13,7 +13,7 @@ from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from tinkex.http._headers import Reply, header_line
-from tinkex.http.body import SENDALL_BYTES
+from tinkex.http.body import SENDALL_BYTES, Block
 
 __all__ = ["Adapter"]
 
@@ -46,7 +46,7 @@ class _OneWrite(HTTPConnection):
 
     @override
     def send(self, data: Any) -> None:
-        if isinstance(data, list):
+        if isinstance(data, Block):
             self._let_go()
             self._send_block(data)
         elif self._held is None:
@@ -62,7 +62,7 @@ class _OneWrite(HTTPConnection):
         if held:
             super().send(b"".join(held))
 
-    def _send_block(self, block: list[Any]) -> None:
+    def _send_block(self, block: Block) -> None:
         """Send a block of a large body; see :class:`~tinkex.http.Pieces`."""
         joined = memoryview(b"".join(block))
         for start in range(0, len(joined), SENDALL_BYTES):
@@ -73,11 +73,15 @@ class _Plain(_OneWrite):
     if hasattr(socket.socket, "sendmsg"):  # not on Windows
 
         @override
-        def _send_block(self, block: list[Any]) -> None:
+        def _send_block(self, block: Block) -> None:
             # The kernel takes the buffers from where they are, and the time limit is one for each part that it takes.
-            left = block
+            buffers: list[Any] = block
+            left = block.size
             while left:
-                left = _after(left, self.sock.sendmsg(left))
+                sent = self.sock.sendmsg(buffers)
+                left -= sent
+                if left:
+                    buffers = _after(buffers, sent)
 
 
 class _Secure(_OneWrite, HTTPSConnection):
@@ -86,12 +90,11 @@ class _Secure(_OneWrite, HTTPSConnection):
 
 def _after(buffers: list[Any], sent: int) -> list[Any]:
     """Return what is left when the first bytes are gone."""
-    for at, buffer in enumerate(buffers):
-        view = memoryview(buffer)
-        if sent < view.nbytes:
-            return [view.cast("B")[sent:], *buffers[at + 1 :]]
-        sent -= view.nbytes
-    return []
+    at = 0
+    while sent >= (size := memoryview(buffers[at]).nbytes):
+        sent -= size
+        at += 1
+    return [memoryview(buffers[at]).cast("B")[sent:], *buffers[at + 1 :]]
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
