@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from array import array
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -226,12 +227,20 @@ def test_nan_and_infinity_are_not_json(number):
         decode(f'{{"learning_rate": {number}}}'.encode(), AdamParams)
 
 
+def output_of(logprobs):
+    """Make a result of one tensor, as a server that computed it does."""
+    tensor = TensorData.adopt(data=array("f", logprobs), dtype="float32")
+    return ForwardBackwardOutput(loss_fn_output_type="x", loss_fn_outputs=[{"logprobs": tensor}], metrics={})
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
     ("field", "make"),
     [
         ("ForwardBackwardOutput.metrics", lambda bad: ForwardBackwardOutput(
             loss_fn_output_type="x", loss_fn_outputs=[], metrics={"loss:sum": bad})),
+        ("ForwardBackwardOutput.loss_fn_outputs", lambda bad: output_of([-1.0, bad])),
+        ("ForwardBackwardOutput.loss_fn_outputs", lambda bad: output_of([0.0, 1.0] * 999 + [bad])),
         ("OptimStepResponse.metrics", lambda bad: OptimStepResponse(metrics={"grad": bad})),
         ("SampledSequence.logprobs", lambda bad: SampledSequence(
             stop_reason="stop", tokens=[1, 2], logprobs=[-1.0, bad])),

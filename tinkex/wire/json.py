@@ -424,12 +424,19 @@ def _for_orjson(values: Values) -> Any:
     return seen if is_numpy(seen) else seen.tolist()
 
 
-def _mask_or(floats: Any) -> Any:
-    """Return a long mask of 0.0 and 1.0, as most weights are, as 0 and 1: to JSON the same, and quicker to write."""
+def _is_mask(floats: Any) -> bool:
+    """Tell whether these are many, and each 0.0 or 1.0, as most weights are."""
     if len(floats) < _MANY or not is_numpy(floats):
-        return floats
+        return False
     bits = floats.view("uint32")
-    return floats.astype("int8") if ((bits == 0) | (bits == _ONE)).all() else floats
+    return bool(((bits == 0) | (bits == _ONE)).all())
+
+
+def _write_floats(tensor: TensorData) -> Any:
+    floats = _for_orjson(tensor.buffer)
+    if _is_mask(floats):
+        return floats.astype("int8")  # 0 and 1 are the same to JSON, and quicker to write
+    return floats if all_finite(tensor.buffer) else _write_numbers(tensor.data)
 
 
 def _write_text(era: Era, chunk: EncodedTextChunk) -> dict[str, Any]:
@@ -438,10 +445,8 @@ def _write_text(era: Era, chunk: EncodedTextChunk) -> dict[str, Any]:
 
 
 def _write_tensor(tensor: TensorData) -> dict[str, Any]:
-    if tensor.dtype == "float32" and not all_finite(tensor.buffer):
-        _write_numbers(tensor.data)
-    data = _for_orjson(tensor.buffer)
-    written: dict[str, Any] = {"data": _mask_or(data) if tensor.dtype == "float32" else data, "dtype": tensor.dtype}
+    data = _write_floats(tensor) if tensor.dtype == "float32" else _for_orjson(tensor.buffer)
+    written: dict[str, Any] = {"data": data, "dtype": tensor.dtype}
     if tensor.shape is not None:
         written["shape"] = tensor.shape
     if tensor.is_sparse:
