@@ -44,6 +44,11 @@ def _payload(batch: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
     return {"forward_backward_input": {"data": data, "loss_fn": "cross_entropy"}, "model_id": "m", "seq_id": 1}
 
 
+def _masked(batch: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any]]:
+    """Return the arrays with the weights, which are 0.0 and 1.0, as whole numbers."""
+    return [(tokens, targets, weights.astype("int8")) for tokens, targets, weights in batch]
+
+
 def _write_and_search(batch: list[tuple[Any, Any, Any]]) -> list[bytes]:
     """Write each list, and look for what is no number: null, true, false, texts, objects and lists in it."""
     texts = [orjson.dumps(part) for parts in batch for part in parts]
@@ -81,6 +86,7 @@ class _Socket:
 def measure(url: str, datums: int, length: int, requests: int) -> dict[str, float]:
     """Measure all references against the scripted server."""
     lists, arrays = _numbers(datums, length, False), _numbers(datums, length, True)
+    masked = _masked(arrays)
     text = orjson.dumps(_payload(lists))
     packed = _join(arrays)
     result = orjson.dumps({"data": [[-1.0 - at / 7919 for at in range(length)]] * datums})
@@ -102,6 +108,9 @@ def measure(url: str, datums: int, length: int, requests: int) -> dict[str, floa
         "bytes_binary": len(packed),
         "orjson, lists": _cpu(lambda: orjson.dumps(_payload(lists))),
         "orjson, arrays": _cpu(lambda: orjson.dumps(_payload(arrays), option=orjson.OPT_SERIALIZE_NUMPY)),
+        "orjson, arrays, the mask as whole numbers": _cpu(
+            lambda: orjson.dumps(_payload(masked), option=orjson.OPT_SERIALIZE_NUMPY)
+        ),
         "orjson, lists one by one, searched": _cpu(lambda: _write_and_search(lists)),
         "packing lists": _cpu(lambda: _pack(lists)),
         "packing arrays": _cpu(lambda: _join(arrays)),
