@@ -176,9 +176,11 @@ def _size(values: Sequence[float]) -> float:
 
 
 def _items(values: Any, field: str) -> Sequence[Any]:
+    if isinstance(values, (list, tuple, array)):
+        return values
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidInputError(f"{field} must be a list or an array of numbers, got {values!r:.60}", field=field)
-    return values if isinstance(values, (list, tuple, array)) else list(values)
+    return list(values)
 
 
 def _pack_ints(items: Sequence[Any], code: str, field: str, low: int, high: int) -> array[Any]:
