@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import sys
 import threading
@@ -29,9 +30,9 @@ ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 class FakeHub:
     """Keeps what it is told, and refuses what it is asked to refuse."""
 
-    def __init__(self, *, public=False, has_card=False, refuses=None):
+    def __init__(self, *, public=False, card=None, refuses=None):
         self.public = public
-        self.has_card = has_card
+        self.card = card  # a file
         self.refuses = refuses or {}
         self.calls = []
         self.sent = {}
@@ -54,7 +55,11 @@ class FakeHub:
 
     def file_exists(self, repo_id, name, revision):
         self._note("file_exists", repo_id, name, revision)
-        return self.has_card
+        return self.card is not None
+
+    def hf_hub_download(self, repo_id, name, revision):
+        self._note("hf_hub_download", repo_id, name, revision)
+        return str(self.card)
 
     def upload_folder(self, *, folder_path, **named):
         self._note("upload_folder", **named)
@@ -142,18 +147,50 @@ def test_weights_do_not_become_public_by_accident():
     assert "upload_folder" not in [name for name, *_ in hub.calls]
 
 
+OTHER = "# Mine\n\n| checkpoint | to be trained |\n"
+
+
 @pytest.mark.parametrize(
-    ("rest", "hub", "options"),
+    ("files", "card", "options"),
     [
-        (FakeRest(README__md="mine"), FakeHub(), {}),
-        (FakeRest(), FakeHub(has_card=True), {}),
-        (FakeRest(), FakeHub(), {"model_card": False}),
+        ({"README__md": "mine"}, None, {}),
+        ({"README__md": "mine"}, OTHER.replace("to be trained", "`tinker://a:train:0/weights/1`"), {}),
+        ({}, OTHER, {}),
+        ({}, None, {"model_card": False}),
     ],
 )
-def test_a_card_is_not_written_over_another(rest, hub, options):
+def test_a_card_is_not_written_over_another(files, card, options, tmp_path):
     """That of the checkpoint or of the repository stays, and none is written if none is wanted."""
-    push_checkpoint(rest, PATH, REPO, api=hub, **options)
-    assert hub.sent.get("README.md") == (b"mine" if "README.md" in rest.files else None)
+    hub = FakeHub()
+    if card is not None:
+        hub.card = tmp_path / "README.md"
+        hub.card.write_text(card)
+    push_checkpoint(FakeRest(**files), PATH, REPO, api=hub, **options)
+    assert hub.sent.get("README.md") == (b"mine" if files else None)
+
+
+def test_the_rows_of_an_earlier_push_follow_the_checkpoint(tmp_path):
+    """Whatever else was written into the card since stays, and a card that is right is not sent again."""
+    first, second = FakeHub(), FakeHub(card=tmp_path / "README.md")
+    push_checkpoint(FakeRest(), "tinker://run-0:train:0/weights/zero", REPO, api=first)
+    edited = first.sent["README.md"].decode() + "\n## Results\n\n| rank of the answer | 1 |\n"
+    second.card.write_text(edited)
+    rest = FakeRest(adapter_config__json='{"r": 16, "base_model_name_or_path": "acme/small"}')
+    push_checkpoint(rest, PATH, REPO, revision="next", api=second)
+    assert ("hf_hub_download", (REPO, "README.md", "next"), {}) in second.calls
+    sent = second.sent["README.md"].decode()
+    rows = {
+        "| rank | 8 |": "| rank | 16 |",
+        "`run-0:train:0`": "`run-1:train:0`",
+        "tinker://run-0:train:0/weights/zero": PATH,
+    }
+    for old, new in rows.items():
+        assert old in edited
+        edited = edited.replace(old, new)
+    assert sent == edited
+    second.card.write_text(sent)
+    push_checkpoint(rest, PATH, REPO, api=second)
+    assert "README.md" not in second.sent
 
 
 def test_the_card_says_what_the_adapter_is(tmp_path):
@@ -298,13 +335,28 @@ class Handler(BaseHTTPRequestHandler):
         return hub, path
 
     def do_HEAD(self):
-        self._begin()
-        self._answer(404, X_Error_Code="EntryNotFound")
+        self._send_file(*self._begin())
+
+    def _send_file(self, hub, path):
+        raw = hub.files.get(path.rpartition("/")[2])
+        if raw is None:
+            self._answer(404, X_Error_Code="EntryNotFound")
+            return
+        self.send_response(200)
+        etag = hashlib.sha256(raw).hexdigest()
+        for name, text in {"Content-Length": len(raw), "ETag": f'"{etag}"', "X-Repo-Commit": "1" * 40}.items():
+            self.send_header(name, str(text))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(raw)
 
     def do_GET(self):
-        hub, _ = self._begin()
+        hub, path = self._begin()
         if hub.refusal:
             self._answer(hub.refusal, {"error": "not you"})
+            return
+        if "/resolve/" in path:
+            self._send_file(hub, path)
             return
         self._answer(200, {"id": REPO, "private": hub.private, "sha": "0" * 40, "siblings": [], "tags": []})
 
@@ -335,6 +387,7 @@ def hub_server(tmp_path, monkeypatch):
     """A hub on this machine, and a library that finds no login."""
     pytest.importorskip("huggingface_hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -363,6 +416,9 @@ def test_the_library_of_the_hub_sends_a_checkpoint_of_the_server(hub_server, tmp
             train = service.create_lora_training_client("acme/small", rank=4)
             path = train.save_weights_for_sampler("one").result(30).path
             rest = service.create_rest_client()
+            earlier = train.save_weights_for_sampler("zero").result(30).path
+            push_checkpoint(rest, earlier, REPO, api=library(hub_server))
+            assert earlier in hub_server.files["README.md"].decode()
             pushed = push_checkpoint(rest, path, REPO, revision="next", api=library(hub_server))
             rest.download_checkpoint(path, tmp_path / "again")
     assert (pushed.url, pushed.commit_url) == (f"{hub_server.url}/{REPO}", f"{PAGE}/commit/{'1' * 40}")

@@ -109,7 +109,8 @@ def push_checkpoint(
         allow_patterns: Send only files that match one of these, such as ``*.safetensors``; unless given, all but what
             the server keeps beside an adapter (:data:`BOOKKEEPING`).
         ignore_patterns: Leave out files that match one of these.
-        model_card: Write a model card, unless the checkpoint or the repository has one.
+        model_card: Write a model card, unless the checkpoint has one. In a card that the repository has, only the rows
+            that an earlier push wrote are brought up to date.
         folder: Keep the files there, in a folder that is new or empty; a temporary one unless given.
         token: Token of the hub; that of its own login unless given.
         progress: Called with the bytes that were fetched, as by ``RestClient.download_checkpoint``.
@@ -134,12 +135,12 @@ def push_checkpoint(
     info = rest.get_weights_info_by_tinker_path(path).result()
     with _hub_errors(repo_id):
         url = _prepare(hub, repo_id, private, revision)
-        has_card = hub.file_exists(repo_id, CARD, revision=revision)
+        card = _read_card(hub, repo_id, revision) if model_card else None
     with _place(folder) as place:
         rest.download_checkpoint(path, place, progress=progress)
         _check_adapter(place, info)
-        if model_card and not has_card and not (place / CARD).exists():
-            write_model_card(place, info, parsed, repo_id)
+        if model_card and not (place / CARD).exists():
+            write_model_card(place, info, parsed, repo_id, card)
         _refuse_secrets(place)
         kept_here = BOOKKEEPING if allow_patterns is None else ()
         with _hub_errors(repo_id):
@@ -155,7 +156,9 @@ def push_checkpoint(
     return PushedCheckpoint(url=str(commit.pr_url or url), commit_url=str(commit.commit_url))
 
 
-def write_model_card(folder: Path, info: WeightsInfoResponse, path: ParsedCheckpointTinkerPath, repo_id: str) -> Path:
+def write_model_card(
+    folder: Path, info: WeightsInfoResponse, path: ParsedCheckpointTinkerPath, repo_id: str, card: str | None = None
+) -> Path | None:
     """Write the ``README.md`` by which the hub knows an adapter.
 
     Its head names base model, library and tags, in the form of https://huggingface.co/docs/hub/model-cards. There is
@@ -166,16 +169,31 @@ def write_model_card(folder: Path, info: WeightsInfoResponse, path: ParsedCheckp
         info: What the server says of the checkpoint.
         path: The checkpoint.
         repo_id: Where the adapter will be loaded from.
+        card: The card that is there, of which all but the rows of an earlier one stays as it is.
 
     Returns:
-        The file.
+        The file; None if the card that is there has no such rows.
     """
-    base, card = info.base_model, folder / CARD
+    rank = _read_config(folder).get("r") or info.lora_rank
+    rows = {
+        "base model": f"`{info.base_model}`",
+        "rank": str(rank or "unknown"),
+        "training run": f"`{path.training_run_id}`",
+        "checkpoint": f"`{path.tinker_path}`",
+    }
+    text = _new_card(info.base_model, repo_id, rows) if card is None else _with_rows(card, rows)
+    if text == card:
+        return None
+    written = folder / CARD
+    written.write_text(text, encoding="utf-8")
+    return written
+
+
+def _new_card(base: str, repo_id: str, rows: Mapping[str, str]) -> str:
     # A JSON text is also one of YAML and of Python, whatever the name has in it.
     base_text, repo_text = json.dumps(base), json.dumps(repo_id)
-    rank = _read_config(folder).get("r") or info.lora_rank
-    card.write_text(
-        f"""---
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
 base_model: {base_text}
 library_name: peft
 pipeline_tag: text-generation
@@ -192,10 +210,7 @@ A LoRA adapter of `{base}`, trained through the Tinker API.
 
 | | |
 |---|---|
-| base model | `{base}` |
-| rank | {rank or "unknown"} |
-| training run | `{path.training_run_id}` |
-| checkpoint | `{path.tinker_path}` |
+{table}
 
 ## Load it
 
@@ -207,10 +222,22 @@ model = AutoModelForCausalLM.from_pretrained({base_text}, dtype="auto")
 model = PeftModel.from_pretrained(model, {repo_text})
 tokenizer = AutoTokenizer.from_pretrained({base_text})
 ```
-""",
-        encoding="utf-8",
+"""
+
+
+def _with_rows(card: str, rows: Mapping[str, str]) -> str:
+    """Bring the rows of an earlier push up to date, if it is one of ours: if it names a checkpoint."""
+    if not re.search(r"^\| checkpoint \| `tinker://", card, re.M):
+        return card
+    return re.sub(
+        r"^\| (rank|training run|checkpoint) \| .*$", lambda row: f"| {row[1]} | {rows[row[1]]} |", card, flags=re.M
     )
-    return card
+
+
+def _read_card(hub: Any, repo_id: str, branch: str | None) -> str | None:
+    if not hub.file_exists(repo_id, CARD, revision=branch):
+        return None
+    return Path(hub.hf_hub_download(repo_id, CARD, revision=branch)).read_text(encoding="utf-8")
 
 
 def _make_api(token: str | None) -> Any:
