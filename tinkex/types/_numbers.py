@@ -29,7 +29,7 @@ INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 _NUMPY_INTS = {"i": "int32", "q": "int64"}
 _STRUCTS = {"i": "I", "q": "q", "f": "f"}
-"""An int32 is at least 0 here, and what refuses the others is a fifth faster than what takes them."""
+"""An int32 is at least 0 here, and the code that refuses all others is the faster one."""
 
 
 def is_numpy(values: object) -> bool:
