@@ -35,6 +35,12 @@ def broken_batches(datum):
             None,
             r"data\[1\]\.loss_fn_inputs\['weights'\] has shape \[2\]",
         ),
+        "no token id": (
+            [good, datum(1, 2, 3, target_tokens=[-100, 2, 3], weights=[0.0, 1.0, 1.0])],
+            "cross_entropy",
+            None,
+            r"data\[1\]\.loss_fn_inputs\['target_tokens'\]\[0\] is -100, which is no token id",
+        ),
         "no tokens": (
             [types.Datum(model_input=types.ModelInput.empty(), loss_fn_inputs={"target_tokens": []})],
             "cross_entropy",
@@ -58,6 +64,7 @@ def broken_batches(datum):
         "missing input",
         "unknown input",
         "wrong length",
+        "no token id",
         "no tokens",
         "unknown setting",
         "setting of a wrong type",
@@ -130,6 +137,8 @@ def test_a_save_that_cannot_be_is_refused_at_the_call(stage, save):
 def test_arguments_of_the_wrong_type_are_named(stage, batch):
     """Mistaking one argument for another is reported with what to pass instead."""
     train, sampler = stage.train(), stage.service.create_sampling_client(base_model="acme/small")
+    with pytest.raises(tinkex.InvalidInputError, match="loss_fn must be a function of your own, got 'ppo'"):
+        train.forward_backward_custom(batch, "ppo")
     with pytest.raises(tinkex.InvalidInputError, match="optim_params must be an AdamParams"):
         train.optim_step(0.1)
     with pytest.raises(tinkex.InvalidInputError, match="without tinker://"):

@@ -298,6 +298,14 @@ MISTAKES = [
      "is unknown to cross_entropy, which reads target_tokens, weights; remove it"),
     (datum(**POLICY, weights=[1, 1, 1]), "ppo", "loss_fn_inputs['weights']",
      "is unknown to ppo, which reads target_tokens, logprobs, advantages; remove it"),
+    (datum(target_tokens=[1, 2, -100], weights=[1, 1, 0]), "cross_entropy", "loss_fn_inputs['target_tokens'][2]",
+     "is -100, which is no token id; a position that does not count has any token, such as 0, and the weight or "
+     "advantage 0"),
+    (datum(target_tokens=np.array([[-1, 2], [3, 4], [5, 6]])), "custom", "loss_fn_inputs['target_tokens'][0]",
+     "is -1, which is no token id; a position that does not count has any token, such as 0, and the weight or "
+     "advantage 0"),
+    (datum(target_tokens=floats(3)), "cross_entropy", "loss_fn_inputs['target_tokens']",
+     "is float32; token ids are int64"),
     (datum(target_tokens=[1, 2]), "cross_entropy", "loss_fn_inputs['target_tokens']",
      "has shape [2]; its first dimension must be the length of model_input, which is 3 tokens"),
     (datum(target_tokens=[1, 2, 3], weights=[1]), "cross_entropy", "loss_fn_inputs['weights']",

@@ -156,11 +156,17 @@ class TrainingClient(NotPicklable, ReadyClient):
 
         Raises:
             ConfigurationError: torch is not installed.
-            InvalidInputError: The batch cannot be computed; the error names the datum. Or the handle belongs to another
-                session. Nothing was sent.
+            InvalidInputError: The batch cannot be computed; the error names the datum. Or the loss is no function, or
+                its handle belongs to another session. Nothing was sent.
         """
         if isinstance(loss_fn, LossHandle):
             return self._submit_handle(to_data(data), loss_fn)
+        if not callable(loss_fn):
+            raise InvalidInputError(
+                f"loss_fn must be a function of your own, got {loss_fn!r:.80}; for a loss of the server use "
+                "forward_backward",
+                field="loss_fn",
+            )
         import_torch()
         custom = CustomLoss(to_data(data), loss_fn)
         forward_data = custom.forward_data()

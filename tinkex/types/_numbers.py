@@ -137,6 +137,11 @@ def all_finite(values: Sequence[float] | Values) -> bool:
     return math.isfinite(_size(seen)) or all(map(math.isfinite, seen))
 
 
+def any_negative(packed: Values) -> bool:
+    """Tell whether one of these whole numbers, as they are kept, is below 0."""
+    return not _top_bytes(packed).isascii()
+
+
 def may_be_booleans(packed: Values) -> bool:
     """Tell whether one of these float32 can have been a boolean: whether there is a 0 or a 1, or one that looks alike.
 
@@ -219,7 +224,7 @@ def _top_bytes(packed: Values) -> bytes:
 
 def _packed_within(packed: array[Any], low: int, high: int) -> bool:
     largest = INT32_MAX if packed.typecode == "i" else INT64_MAX
-    if high == largest and (low < -largest or (low == 0 and _top_bytes(packed).isascii())):
+    if high == largest and (low < -largest or (low == 0 and not any_negative(packed))):
         return True
     return not packed or low <= min(packed) <= max(packed) <= high
 

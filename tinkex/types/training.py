@@ -11,7 +11,7 @@ import attrs
 
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, number, optional, tag, text, whole
-from tinkex.types._numbers import shorten
+from tinkex.types._numbers import any_negative, shorten
 from tinkex.types.custom_loss import CustomLossInput
 from tinkex.types.inputs import ModelInput
 from tinkex.types.optimizers import DimuonParams
@@ -414,6 +414,8 @@ def _check_datum(datum: Datum, loss_fn: str, here: bool) -> None:
         # A custom loss says itself how many dimensions it wants of each.
         if loss_fn != "custom" or name == "target_tokens":
             _check_shape(_key(name), tensor.full_shape, length, wanted)
+    if "target_tokens" in inputs:
+        _check_targets(inputs["target_tokens"])
 
 
 def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str) -> None:
@@ -431,6 +433,19 @@ def _check_shape(field: str, shape: tuple[int, ...], length: int | None, wanted:
         _refuse(field, f"has shape {list(shape)}; {rule}")
     if wanted is not None and shape != wanted:
         _refuse(field, f"has shape {list(shape)}; it must have the shape of target_tokens, {list(wanted)}")
+
+
+def _check_targets(targets: TensorData) -> None:
+    field = _key("target_tokens")
+    if targets.dtype != "int64":
+        _refuse(field, f"is {targets.dtype}; token ids are int64")
+    if any_negative(targets.buffer):
+        at, token = next((at, token) for at, token in enumerate(targets.data) if token < 0)
+        _refuse(
+            f"{field}[{at}]",
+            f"is {token}, which is no token id; a position that does not count has any token, such as 0, and the "
+            "weight or advantage 0",
+        )
 
 
 def _input_length(model_input: ModelInput) -> int | None:

@@ -41,7 +41,7 @@ def datum(tokens: list[int], **inputs) -> Datum:
 BAD_DATA = [
     (datum([1, 272]), "data[1].model_input.chunks[0].tokens", "272.*0 to 271"),
     (datum([1, 2], target_tokens=[1, 999]), "data[1].loss_fn_inputs['target_tokens']", "999"),
-    (datum([1, 2], target_tokens=[1, -1]), "data[1].loss_fn_inputs['target_tokens']", "-1"),
+    (datum([1, 2], target_tokens=[1, -1]), "data[1].loss_fn_inputs['target_tokens'][1]", "-1"),
     (datum([1] * 129), "data[1].model_input", "129 tokens.*128"),
     (datum([1, 2], weights=[1.0]), "data[1].loss_fn_inputs['weights']", "shape"),
     (datum([1, 2], advantages=[1.0, 2.0]), "data[1].loss_fn_inputs['advantages']", "unknown"),
