@@ -124,12 +124,21 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
 
 
 @pytest.mark.parametrize("save", ["save_state", "save_weights_for_sampler"])
-def test_a_save_that_cannot_be_is_refused_at_the_call(stage, save):
-    """A mistyped time does not end the training: the next operation has the next number."""
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"ttl_seconds": 60}, "ttl_seconds must be a whole number of at least 3600"),
+        ({"user_metadata": {"step": 7}}, r"user_metadata\['step'\] must be a text under a name, got 7"),
+        ({"user_metadata": {7: "step"}}, r"user_metadata\[7\] must be a text under a name, got 'step'"),
+        ({"user_metadata": ["step"]}, r"expected a dict, got \['step'\]"),
+    ],
+)
+def test_a_save_that_cannot_be_is_refused_at_the_call(stage, save, mistake, message):
+    """A mistyped option does not end the training: the next operation has the next number."""
     train = stage.train()
-    with pytest.raises(tinkex.InvalidInputError, match="ttl_seconds must be a whole number of at least 3600"):
-        getattr(train, save)("a", ttl_seconds=60)
-    future = getattr(train, save)("a", ttl_seconds=3600)
+    with pytest.raises(tinkex.InvalidInputError, match=message):
+        getattr(train, save)("a", **mistake)
+    future = getattr(train, save)("a", ttl_seconds=3600, user_metadata={"step": "7"})
     future.result(WAIT)
     assert f"{train.model_id}:1" == future.request_id
 

@@ -199,7 +199,7 @@ def test_a_text_is_not_a_list_of_tags():
 
 def test_metadata_does_not_follow_its_source():
     """The dicts and lists that were handed in may be reused."""
-    tags, metadata, fields = ["a"], {"x": 1}, {"momentum": 0.9}
+    tags, metadata, fields = ["a"], {"x": "1"}, {"momentum": 0.9}
     session = CreateSessionRequest(tags=tags, user_metadata=metadata, sdk_version="1")
     model = CreateModelRequest(session_id="s", model_seq_id=0, base_model="b", user_metadata=metadata)
     load = LoadWeightsRequest(path="p", user_metadata=metadata)
@@ -208,7 +208,7 @@ def test_metadata_does_not_follow_its_source():
     for source in (tags, metadata, fields):
         source.clear()
     assert session.tags == ["a"]
-    assert session.user_metadata == model.user_metadata == load.user_metadata == save.user_metadata == {"x": 1}
+    assert session.user_metadata == model.user_metadata == load.user_metadata == save.user_metadata == {"x": "1"}
     assert other.fields == {"momentum": 0.9}
 
 

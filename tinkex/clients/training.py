@@ -232,7 +232,7 @@ class TrainingClient(NotPicklable, ReadyClient):
             path=name,
             ttl_seconds=ttl_seconds,
             overwrite=overwrite,
-            user_metadata=dict(user_metadata) if user_metadata else None,
+            user_metadata=user_metadata or None,
         )
 
         def send(seq_id: int) -> UntypedAPIFuture:
@@ -272,9 +272,7 @@ class TrainingClient(NotPicklable, ReadyClient):
             A future whose ``path`` is ``tinker://<model>/sampler_weights/<name>``.
         """
         check_name(name)
-        return self._save_for_sampler(
-            path=name, ttl_seconds=ttl_seconds, user_metadata=dict(user_metadata) if user_metadata else None
-        )
+        return self._save_for_sampler(path=name, ttl_seconds=ttl_seconds, user_metadata=user_metadata or None)
 
     def save_weights_external(
         self,

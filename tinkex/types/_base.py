@@ -59,7 +59,13 @@ def copied_list(value: Iterable[Any]) -> list[Any]:
 
 
 def copied_dict(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy into a dict, so that the caller's later changes do not reach the value."""
+    """Copy into a dict, so that the caller's later changes do not reach the value.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"expected a dict, got {value!r:.80}")
     return dict(value)
 
 
@@ -131,3 +137,11 @@ def text(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validate a non-empty text."""
     if not isinstance(value, str) or not value:
         _fail(instance, attribute, value, "a non-empty text")
+
+
+def texts(instance: Any, attribute: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
+    """Validate a dict of texts by name."""
+    for key, item in value.items():
+        if not isinstance(key, str) or not isinstance(item, str):
+            name = f"{type(instance).__name__}.{attribute.name}[{key!r:.80}]"
+            raise InvalidInputError(f"{name} must be a text under a name, got {item!r:.80}", field=attribute.name)

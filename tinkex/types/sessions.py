@@ -9,7 +9,7 @@ from typing import Any, Literal, Union
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import Value, copied_dict, copied_list, kind, optional, tag, text, whole
+from tinkex.types._base import Value, copied_dict, copied_list, kind, optional, tag, text, texts, whole
 from tinkex.types.unions import Unrecognized
 
 __all__ = [
@@ -250,7 +250,7 @@ class SessionSearchRequest(Value):
 
     session_id: str | None = None
     project_ids: list[str] | None = attrs.field(default=None, converter=_optional_list)
-    user_metadata: dict[str, str] = attrs.field(factory=dict, converter=copied_dict)
+    user_metadata: dict[str, str] = attrs.field(factory=dict, converter=copied_dict, validator=texts)
     display_name: str | None = attrs.field(default=None, validator=optional(text))
     owner: SearchOwner = attrs.field(factory=OwnSearchOwner)
     statuses: list[SessionStatusQuery] | None = attrs.field(

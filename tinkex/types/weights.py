@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, tag, text, texts, whole
 from tinkex.types._console import checkpoint_page, playground_page
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
@@ -161,7 +161,9 @@ class SaveWeightsRequest(Value):
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
     overwrite: bool = False
-    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
+    user_metadata: dict[str, str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict), validator=optional(texts)
+    )
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -190,7 +192,9 @@ class SaveWeightsForSamplerRequest(Value):
     seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    user_metadata: dict[str, str] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
+    user_metadata: dict[str, str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(copied_dict), validator=optional(texts)
+    )
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
