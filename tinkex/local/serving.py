@@ -79,7 +79,7 @@ def model_folders(model: str) -> dict[str, Path]:
     if not (folder / "config.json").is_file():
         raise ConfigurationError(
             f"model {model!r} is neither 'tiny' nor a folder with a config.json; download one with "
-            "huggingface-cli download NAME --local-dir FOLDER and pass NAME=FOLDER"
+            "hf download NAME --local-dir FOLDER and pass NAME=FOLDER"
         )
     return {name if equals else folder.resolve().name: folder}
 
