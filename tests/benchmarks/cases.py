@@ -67,6 +67,8 @@ _FORMS = (
     Run(NEW),
     Run(OLD, _JSON),
 )
+_OFTEN = 7
+"""Repeats of what takes a second or so, where another program on the machine falls into whole runs."""
 _STEP = {"train_s": 0.05, "optim_s": 0.02}
 _SMALL = {"datums": 4, "batches": 1}
 _FEW = {"count": 5}
@@ -106,6 +108,7 @@ CASES = (
         "encode",
         {**BATCH, "arrays": False, "batches": 6},
         _FORMS,
+        repeats=_OFTEN,
         quick=_SMALL,
     ),
     Case(
@@ -114,6 +117,7 @@ CASES = (
         "encode",
         {**BATCH, "arrays": True, "batches": 6},
         _FORMS,
+        repeats=_OFTEN,
         quick=_SMALL,
     ),
     Case(
@@ -123,7 +127,8 @@ CASES = (
         {"datums": 128, "values": 4096, "batches": 6},
         _FORMS,
         {"outputs": 128, "values": 4096},
-        quick={**_SMALL, "datums": 128},
+        _OFTEN,
+        {**_SMALL, "datums": 128},
     ),
     Case("W2", "100 steps at 50 + 20 ms, one ahead", "steps", {"count": 100}, _BOTH, _STEP, quick=_FEW),
     Case(
@@ -136,7 +141,7 @@ CASES = (
         2,
         _FEW,
     ),
-    Case("W2x", "300 steps at no service time", "steps", {"count": 300}, _ALL, quick=_FEW),
+    Case("W2x", "300 steps at no service time", "steps", {"count": 300}, _ALL, repeats=_OFTEN, quick=_FEW),
     Case("W3", "2,000 samples at 30 ms", "samples", {"count": 2000}, _SLOW, {"sample_s": 0.03}, quick=_FEW),
     Case(
         "W3 bulk",
