@@ -68,7 +68,7 @@ _FORMS = (
     Run(OLD, _JSON),
 )
 _OFTEN = 7
-"""Repeats of what takes a second or so, where another program on the machine falls into whole runs."""
+"""Repeats of what takes a second or two, where another program on the machine falls into whole runs."""
 _STEP = {"train_s": 0.05, "optim_s": 0.02}
 _SMALL = {"datums": 4, "batches": 1}
 _FEW = {"count": 5}
@@ -182,7 +182,7 @@ CASES = (
         1,
         {"steps": 5, "samples": 5},
     ),
-    _futures(1_000, 5, _BOTH, 3),
+    _futures(1_000, 5, _BOTH, _OFTEN),
     _futures(10_000, 10, _BOTH, 1),
     _futures(100_000, 20, (Run(TINKEX),), 1),
     _models(1),
