@@ -200,6 +200,7 @@ ROWS = (
     _w1("lists", "JSON"),
     _w1("arrays", "binary"),
     _w1("arrays", "JSON"),
+    Row("W1 lists", "of it making the datums, lists", "build", None, "tinkex JSON"),
     Row("W1 lists", "peak memory, lists", "rss", 0.6, "tinkex binary", unit="B"),
     Row("W1 arrays", "peak memory, arrays", "rss", 0.6, "tinkex binary", unit="B"),
     Row("W1 lists", "peak memory over bytes sent", "rss", 2.0, "tinkex binary", None, "x", share_of="bytes"),

@@ -127,12 +127,13 @@ def encode(client: Client, *, datums: int, length: int, arrays: bool, batches: i
     for _ in range(batches):
         wall, cpu = time.perf_counter(), time.process_time()
         data = [client.datum(*parts) for parts in numbers]
+        built = time.process_time() - cpu
         trainer.forward_backward(data, "cross_entropy").result(_LIMIT_S)
         del data
-        costs.append((time.perf_counter() - wall, time.process_time() - cpu))
+        costs.append((time.perf_counter() - wall, time.process_time() - cpu, built))
     peak = meter.stop()
-    walls, cpus = zip(*costs, strict=True)
-    return {**peak, "wall": statistics.median(walls), "cpu": statistics.median(cpus)}
+    walls, cpus, builds = map(statistics.median, zip(*costs, strict=True))
+    return {**peak, "wall": walls, "cpu": cpus, "build": builds}
 
 
 def decode(client: Client, *, datums: int, batches: int, values: int) -> dict[str, float]:
