@@ -172,7 +172,7 @@ def write_model_card(
         card: The card that is there, of which all but the rows of an earlier one stays as it is.
 
     Returns:
-        The file; None if the card that is there has no such rows.
+        The file; None if the card that is there stays as it is.
     """
     rank = _read_config(folder).get("r") or info.lora_rank
     rows = {

@@ -118,8 +118,8 @@ class Datum:
         model_input: What the model reads, N tokens long.
         loss_fn_inputs: What the loss reads, by name. Arrays and lists are turned into :class:`TensorData` at
             construction; ``target_tokens`` (the token that follows each position), ``weights``,
-            ``advantages`` and ``logprobs`` have N values, or N x K for K candidate targets. The dict is yours
-            to change.
+            ``advantages`` and ``logprobs`` have N values, or N x K for K candidate targets. A position that
+            does not count has any token, such as 0, and the weight or advantage 0. The dict is yours to change.
         model_input_spans: Which sampled sequences the tokens of ``model_input`` come from; see
             :meth:`with_provenance`.
         loss_fn_input_spans: The same for ``target_tokens``; both are given or neither.
@@ -347,7 +347,8 @@ def check_data(data: Sequence[Datum], loss_fn: str, *, here: bool = False) -> No
 
     Raises:
         InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that it does not
-            know, or its sizes do not agree. The error names the field and the index of the datum.
+            know, its sizes do not agree, or a target is no token id. The error names the field and the index of
+            the datum.
     """
     datums = to_data(data)
     if not datums:
