@@ -204,6 +204,8 @@ def test_a_timeout_says_what_it_waits_for_and_loses_nothing(stage, batch):
     with stage.engine.hold("forward_backward") as held:
         future = train.forward_backward(batch, "cross_entropy")
         assert held.reached.wait(WAIT)
+        while future.request_id is None:
+            threading.Event().wait(0.001)
         with pytest.raises(tinkex.ResultTimeoutError, match=r"forward_backward .* the server to finish it"):
             future.result(0.01)
         with pytest.raises(TimeoutError):

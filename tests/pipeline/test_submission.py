@@ -212,11 +212,10 @@ def test_a_chunk_that_is_refused_fails_the_operation_half_sent(world, h):
 def test_a_chunk_that_fails_while_the_next_is_sent_fails_the_operation_with_its_own_error(world, h):
     """The error is that of the server, not that the pipeline is broken."""
     pipeline = world.submission()
-    hold = threading.Event()
-    observed = threading.Event()
+    begun, hold = threading.Event(), threading.Event()
     parts = [
-        world.part(0, answers=[lambda: observed.set() or Failed(h.failed())]),
-        world.part(1, before=lambda: hold.wait(h.BOUND)),
+        world.part(0, answers=[lambda: begun.wait(h.BOUND) and Failed(h.failed())]),
+        world.part(1, before=lambda: begun.set() or hold.wait(h.BOUND)),
         world.part(2),
     ]
     future = pipeline.submit("forward_backward", parts, h.first)
