@@ -106,7 +106,6 @@ def test_a_generator_without_end_is_read_no_further_than_the_window(stage, sampl
         for _ in range(19):  # those of the window have ended; those that are submitted for them are held
             next(pairs)
         assert held.reached.wait(WAIT)
-        until(lambda: all(future.request_id for future in stage.service._session.pending()))
         left = [future for future in stage.service._session.pending() if future.operation == "sample"]
         assert 19 == len(left)
         pairs.close()
@@ -182,7 +181,7 @@ def test_ctrl_c_ends_the_wait_and_gives_up_everything(stage, sampler, counted, o
     def interrupt():
         held.reached.wait(WAIT)
         until(lambda: 4 == len(stage.service._session.pending()))
-        until(lambda: all(future.request_id for future in stage.service._session.pending()))
+        until(lambda: all(future.running() for future in stage.service._session.pending()))
         waiting.extend(stage.service._session.pending())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import itertools
 import threading
+import weakref
 
+import attrs
 import pytest
 
 from tinkex.errors import ClientClosedError, RateLimitError, UnprocessableEntityError
@@ -98,6 +101,155 @@ def test_a_queued_sample_that_is_cancelled_is_never_sent(world, h, where):
     assert "last" == last.result(h.BOUND)
     assert ("queued" in world.server.labels, world.server.seqs[-1]) == (False, len(world.server.seqs) - 1)
     assert 1 == len(concurrent.futures.wait([queued], timeout=h.BOUND).done)
+
+
+def withdrawable(world, label, told, **options):
+    """Make a request that can be taken back; those that the server is told of are put into ``told``."""
+    return attrs.evolve(world.part(label, **options), withdraw=told.append)
+
+
+def test_a_sample_that_is_cancelled_while_it_is_sent_is_taken_back_when_it_is_accepted(world, h):
+    """Nobody waits for the answer of the server, which is asked not to draw it as soon as it has a name."""
+    told, phases = [], []
+    dispatcher = world.dispatcher(wiring=Wiring(observers=[lambda change: phases.append(change.phase)]))
+    begun, hold = threading.Event(), threading.Event()
+    part = withdrawable(world, "x", told, before=lambda: begun.set() or hold.wait(h.BOUND))
+    future = dispatcher.submit("sample", part, itertools.count())
+    assert begun.wait(h.BOUND)
+    assert future.cancel()
+    assert (True, [], []) == (future.cancelled(), dispatcher.pending(), told)
+    hold.set()
+    dispatcher.close(timeout=h.BOUND)
+    assert (["x"], ["r1"], []) == (world.server.labels, told, world.server.polled)
+    assert ["submitted", "cancelled"] == phases
+    assert 1 == len(concurrent.futures.wait([future], timeout=h.BOUND).done)
+
+
+@pytest.mark.parametrize("status", [422, 429])
+def test_a_sample_that_is_cancelled_while_it_is_refused_is_not_sent_again(world, h, status, caplog):
+    """There is nothing to take back, and nobody to tell."""
+    told, sends = [], []
+    dispatcher = world.dispatcher(gate=SampleGate(SamplePolicy(pause_s=0.01)))
+    begun, hold = threading.Event(), threading.Event()
+
+    def before():
+        sends.append("x")
+        begun.set()
+        hold.wait(h.BOUND)
+
+    part = withdrawable(world, "x", told, before=before, refuse=h.refused(status))
+    future = dispatcher.submit("sample", part, itertools.count())
+    assert begun.wait(h.BOUND)
+    assert future.cancel()
+    hold.set()
+    dispatcher.close(timeout=h.BOUND)
+    assert (True, ["x"], []) == (future.cancelled(), sends, told)
+    assert [] == caplog.records
+
+
+@pytest.mark.parametrize("when", ["queued", "being sent", "drawn", "done"])
+def test_nothing_is_kept_of_a_sample_that_nobody_waits_for(world, h, when):
+    """Neither its prompt nor its result, and without the garbage collector."""
+    gate = SampleGate(SamplePolicy(max_submits=1))
+    dispatcher = world.dispatcher(gate=gate)
+    begun, hold, drawn = threading.Event(), threading.Event(), threading.Event()
+    charge = gate.enter(1) if when == "queued" else None
+    answer = Ready("x") if when == "done" else h.held(drawn)
+    before = {"being sent": lambda: begun.set() or hold.wait(h.BOUND)}.get(when, begun.set)
+    part = withdrawable(world, "x", [], before=before, answers=[answer])
+    kept = weakref.ref(part)
+    gc.disable()
+    try:
+        future = dispatcher.submit("sample", part, itertools.count())
+        del part
+        if when == "queued":
+            while not gate._waiting:
+                threading.Event().wait(0.001)
+        else:
+            assert begun.wait(h.BOUND)
+        if when == "drawn":
+            while not world.server.polling:
+                threading.Event().wait(0.001)
+        assert future.result(h.BOUND) if when == "done" else future.cancel()
+        hold.set()
+        drawn.set()
+        if charge is not None:
+            gate.leave(charge)
+        for _ in range(2000):
+            if kept() is None:
+                break
+            threading.Event().wait(0.005)
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+class Herald:
+    """Hears at once of the one sample that it waits for, and does with it what it is told to."""
+
+    def __init__(self, act):
+        self.act = act
+        self.told = []
+
+    def expect(self, drawn):
+        self.cancelled = self.act(drawn)
+
+    def forget(self, request_id):
+        self.told.append(("forget", request_id))
+
+    def fetched(self, request_id):
+        self.told.append(("fetched", request_id))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_sample_can_be_cancelled_from_when_it_is_accepted_until_it_has_ended(world, h, ended):
+    """Also between the moment that the server names it and the one that it is asked for."""
+    told, phases = [], []
+
+    def act(drawn):
+        if ended:
+            world.poller.release(drawn)
+            assert "x" == drawn.job.promise.future.result(h.BOUND)
+        # Or, of a thread that had begun to cancel it before it ended:
+        return drawn.job.promise.future.cancel() or drawn.withdraw()
+
+    herald = Herald(act)
+    dispatcher = world.dispatcher(wiring=Wiring(observers=[lambda change: phases.append(change.phase)]))
+    part = attrs.evolve(withdrawable(world, "x", told), herald=herald)
+    future = dispatcher.submit("sample", part, itertools.count())
+    dispatcher.close(timeout=h.BOUND)
+    assert (not ended, not ended, [] if ended else ["r1"]) == (herald.cancelled, future.cancelled(), told)
+    assert [("fetched" if ended else "forget", "r1")] == herald.told
+    assert ["submitted", "accepted", "ready" if ended else "cancelled"] == phases
+    assert 0 == len(world.poller)
+
+
+def test_a_cancelled_sample_whose_result_is_lost_is_not_drawn_again(world, h):
+    """The server lost it just then."""
+    told, cancelled = [], threading.Event()
+
+    def act(drawn):
+        world.poller.release(drawn)
+        taken_back = drawn.job.promise.future.cancel()
+        cancelled.set()
+        while len(world.poller) or world.poller._idle < world.poller._count:
+            threading.Event().wait(0.001)
+        return taken_back
+
+    def lose():
+        cancelled.wait(h.BOUND)
+        raise h.refused(410)
+
+    herald, dispatcher, numbers = Herald(act), world.dispatcher(max_threads=1), itertools.count()
+    part = attrs.evolve(withdrawable(world, "x", told, answers=[lose]), herald=herald, again=1)
+    future = dispatcher.submit("sample", part, numbers)
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(h.BOUND)
+    assert cancelled.wait(h.BOUND)
+    while dispatcher._runs:
+        threading.Event().wait(0.001)
+    assert "y" == dispatcher.submit("sample", world.part("y"), numbers).result(h.BOUND)
+    assert (True, ["x", "y"], []) == (herald.cancelled, world.server.labels, told)
 
 
 def test_close_drains_or_fails(new_world, h):

@@ -36,10 +36,22 @@ class _Sample(Job):
 
 @attrs.define(kw_only=True, slots=True, eq=False)
 class _Drawn(Watched):
-    """One accepted sample."""
+    """One attempt to draw a sample, from before it is sent.
 
+    Attributes:
+        dispatcher: Whose it is.
+        job: What is drawn.
+        seq_id: The number it is sent with; -1 as long as it waits in the queue.
+        taken_back: Nobody wants it any more; guarded by the dispatcher.
+        asked_for: The poller knows it, or knows its outcome already; guarded by the dispatcher.
+    """
+
+    request_id: str = ""
     dispatcher: SampleDispatcher
     job: _Sample
+    seq_id: int = attrs.field(default=-1, init=False)
+    taken_back: bool = attrs.field(default=False, init=False)
+    asked_for: bool = attrs.field(default=False, init=False)
 
     @override
     def on_pending(self, queue_state: str, reason: str | None) -> None:
@@ -129,76 +141,99 @@ class SampleDispatcher(Pool[_Sample]):
 
     @override
     def _run(self, job: _Sample) -> None:
-        part, gate = job.part, self._gate
-        seq_id: int | None = None
+        gate, size = self._gate, job.part.size
+        drawn = self._attempt(job)
         while True:
-            charge = gate.enter(part.size, owner=self, give_up=self._exit.over)
+            charge = gate.enter(size, owner=self, give_up=self._exit.over)
             if charge is None or self._exit.over():
                 self._give_up_at_exit()
             if charge is None:
                 return
             accepted = False
             try:
-                if seq_id is None and not self._begin(job):
-                    return
-                seq_id = self._number(job) if seq_id is None else seq_id
-                self._send(job, seq_id)
-                accepted = True
+                if self._starts(drawn):
+                    self._send(drawn)
+                    accepted = True
                 return
             except RateLimitError as error:
                 if not error.retryable:
                     raise
-                gate.throttle(part.size, error.retry_after)
+                gate.throttle(size, error.retry_after)
             finally:
                 gate.leave(charge, accepted=accepted)
 
-    def _number(self, job: _Sample) -> int:
-        with self._lock:
-            return next(job.numbers)
-
-    def _send(self, job: _Sample, seq_id: int) -> None:
-        started = self._clock()
-        request_id = job.part.send(seq_id)
-        self._watch(job, request_id, self._clock() - started)
-
-    def _watch(self, job: _Sample, request_id: str, submit_s: float) -> None:
-        with self._lock:
-            if self._dropping:
-                return
+    def _attempt(self, job: _Sample) -> _Drawn:
+        """Get ready; from here on the future can be cancelled although it has begun, if the server can be told so."""
         part = job.part
         drawn = _Drawn(
-            request_id=request_id,
             request_type=part.request_type,
             decode=part.decode,
-            submit_s=submit_s,
             patience=part.patience or self._patience,
             dispatcher=self,
             job=job,
         )
-        job.promise.accept(request_id, None if part.withdraw is None else drawn.withdraw)
-        self._poller.watch(drawn, parked=part.herald is not None)
-        if part.herald is not None:
-            part.herald.expect(drawn)
+        if part.withdraw is not None:
+            job.promise.withdrawable(drawn.withdraw)
+        return drawn
+
+    def _starts(self, drawn: _Drawn) -> bool:
+        """Take the job from the queue and a number, unless that was done before; False if nobody wants it any more."""
+        if drawn.seq_id < 0:
+            if not self._begin(drawn.job):
+                return False
+            with self._lock:
+                drawn.seq_id = next(drawn.job.numbers)
+        return not drawn.taken_back
+
+    def _send(self, drawn: _Drawn) -> None:
+        started = self._clock()
+        drawn.request_id = drawn.job.part.send(drawn.seq_id)
+        drawn.submit_s = self._clock() - started
+        with self._lock:
+            taken_back, dropping = drawn.taken_back, self._dropping
+        if taken_back or (not dropping and self._watch(drawn)):
+            self._tell_server(drawn)
+
+    def _watch(self, drawn: _Drawn) -> bool:
+        """Find out what becomes of it; True if it was taken back meanwhile, before that was known."""
+        herald = drawn.job.part.herald
+        drawn.job.promise.accept(drawn.request_id)
+        self._poller.watch(drawn, parked=herald is not None)
+        if herald is not None:
+            herald.expect(drawn)
+        with self._lock:
+            drawn.asked_for = True
+            taken_back = drawn.taken_back
+        return taken_back and self._poller.drop(drawn)
 
     def _send_again(self, job: _Sample) -> bool:
-        """Send a sample once more whose result is lost; False if that was done often enough."""
-        if job.again == 0:
+        """Send a sample once more whose result is lost; False if that was done often enough, or nobody wants it."""
+        if job.again == 0 or job.promise.future.done():
             return False
         job.again -= 1
         job.promise.resubmit("the server has lost the result, so it is drawn again")
         return self._enqueue_again(job)
 
     def _withdraw(self, drawn: _Drawn) -> bool:
-        if not self._poller.drop(drawn):
+        with self._lock:
+            # Else whoever sends it finds this when it is accepted.
+            asked_for, drawn.taken_back = drawn.asked_for, True
+        if asked_for and not self._poller.drop(drawn):
             return False
-        part = drawn.job.part
+        promise = drawn.job.promise
+        withdrawn = promise.withdraw()
+        if withdrawn:  # else whoever completes it drops it
+            self._drop(promise)
+        if asked_for:
+            self._tell_server(drawn)
+        return withdrawn
+
+    def _tell_server(self, drawn: _Drawn) -> None:
+        part, request_id = drawn.job.part, drawn.request_id
         if part.herald is not None:
-            part.herald.forget(drawn.request_id)
-        drawn.job.promise.withdrawn()
-        self._drop(drawn.job.promise)
+            part.herald.forget(request_id)
         if part.withdraw is not None:
-            part.withdraw(drawn.request_id)
-        return True
+            part.withdraw(request_id)
 
     @override
     def _abandon(self, error: ClientClosedError) -> None:

@@ -112,7 +112,7 @@ class APIFuture(concurrent.futures.Future[T]):
         # State and reason change together, so they are one attribute.
         self._queue: tuple[str, str | None] = ("unknown", None)
         self._quiet = False
-        # Takes back what the server has; None for what cannot be taken back.
+        # Takes back what was begun; None for what cannot be taken back.
         self._withdraw: Callable[[], bool] | None = None
 
     @property
@@ -167,14 +167,17 @@ class APIFuture(concurrent.futures.Future[T]):
 
     @override
     def cancel(self) -> bool:
-        """Cancel the operation if it is still queued, or if it is a sample that the server works on.
+        """Cancel the operation if it is still queued, or if it is a sample.
 
         Returns:
-            True if there will be no result: nothing was sent and nothing will be, or the server was asked to
-            stop drawing. False if the server has the operation, or may have it, or it is done.
+            True if there will be no result: nothing was sent and nothing will be, or it is a sample, which the
+            server is asked not to draw (once it has accepted one that is being sent). False if the operation is
+            done, or if it is no sample and the server has it, or may have it.
         """
+        cancelled = super().cancel()
         withdraw = self._withdraw
-        cancelled = super().cancel() or (withdraw is not None and withdraw())
+        if not cancelled and withdraw is not None:
+            cancelled = withdraw()
         if cancelled and self.phases.ready is None:
             self.phases.ready = self._clock()
         return cancelled
@@ -223,13 +226,17 @@ class APIFuture(concurrent.futures.Future[T]):
         if self.phases.fetched is None:
             self.phases.fetched = self._clock()
 
-    def _cancel_running(self) -> None:
-        """Become cancelled although it was begun; the caller knows that nobody will complete it."""
+    def _cancel_running(self) -> bool:
+        """Become cancelled although it was begun; False if it is complete."""
         with self._condition:
-            if self._state == "RUNNING":
+            running = self._state == "RUNNING"
+            if running:
                 self._state = "PENDING"
-        if super().cancel():
-            self.set_running_or_notify_cancel()
+        # Another thread may complete it here.
+        if not (running and super().cancel()):
+            return False
+        self.set_running_or_notify_cancel()
+        return True
 
     def _waits_for(self) -> str:
         if not self.running():
@@ -342,29 +349,30 @@ class Promise(Generic[T]):
 
     def cancelled(self) -> None:
         """Tell the observers that it was cancelled before it was sent."""
+        self.future._withdraw = None
         self._tell("cancelled")
 
-    def withdrawn(self) -> None:
-        """Cancel what the server has; the caller knows that nobody will complete it."""
+    def withdrawable(self, withdraw: Callable[[], bool]) -> None:
+        """Say how it can be taken back once it was begun; ``withdraw`` returns False if it is too late for that."""
+        self.future._withdraw = withdraw
+
+    def withdraw(self) -> bool:
+        """Cancel what was begun; False if it is complete."""
         self.future._withdraw = None
-        self.future._cancel_running()
-        self._tell("cancelled")
+        withdrawn = self.future._cancel_running()
+        if withdrawn:
+            self._tell("cancelled")
+        return withdrawn
 
     def resubmit(self, reason: str) -> None:
         """Record that the operation will be sent again, under another name."""
         self.future._withdraw = self.future._request_id = None
         self.queue("unknown", reason)
 
-    def accept(self, request_id: str, withdraw: Callable[[], bool] | None = None) -> None:
-        """Record that the server has the operation; the first chunk names it.
-
-        Args:
-            request_id: The server's name for it.
-            withdraw: Takes it back; returns False if it is too late for that.
-        """
+    def accept(self, request_id: str) -> None:
+        """Record that the server has the operation, under this name; the first chunk names it."""
         if self.future._request_id is None:
             self.future._request_id = request_id
-            self.future._withdraw = withdraw
             self.future.phases.accepted = self.future._clock()
             self._tell("accepted")
 
