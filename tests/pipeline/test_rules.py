@@ -7,6 +7,7 @@ import itertools
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -24,6 +25,7 @@ def test_no_foreign_code_runs_under_a_lock(h, new_world):
     """
     problems = []
     locks = {}
+    submitted = threading.Event()  # none may fail before the one behind it is there
 
     def foreign(where):
         def run(*ignored):
@@ -49,7 +51,7 @@ def test_no_foreign_code_runs_under_a_lock(h, new_world):
     def part(label, **options):
         poll = foreign("poll")
         last = options.pop("last", Ready(label))
-        answers = [Pending("active"), Pending("paused_capacity"), lambda: poll() or last]
+        answers = [Pending("active"), Pending("paused_capacity"), lambda: poll() or (submitted.wait(h.BOUND) and last)]
         return world.part(label, before=foreign("send"), answers=answers, **options)
 
     def combine(results):
@@ -68,6 +70,7 @@ def test_no_foreign_code_runs_under_a_lock(h, new_world):
         pipeline.submit("fails", [part(6, last=Failed(h.failed()))], combine),
         pipeline.submit("behind", [part(7)], combine),
     ]
+    submitted.set()
     for future in futures:
         future.add_done_callback(foreign("callback"))
     failed = {future.operation for future in futures if future.exception(h.BOUND) is not None}
