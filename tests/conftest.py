@@ -31,7 +31,7 @@ def no_threads_left() -> Iterator[None]:
     """Fail a test that leaves a thread of tinkex running."""
     before = set(_tinkex_threads())
     yield
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     left = set(_tinkex_threads()) - before
     while left and time.monotonic() < deadline:
         for thread in left:

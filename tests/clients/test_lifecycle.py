@@ -207,7 +207,7 @@ def test_a_forked_child_gets_an_error_and_not_a_hang(stage, batch):
 
 def _try_in_child(stage, train, batch, pending) -> int:
     uses = (
-        lambda: pending.result(5),
+        lambda: pending.result(WAIT),
         lambda: train.optim_step(STEP),
         lambda: stage.service.create_lora_training_client("acme/small"),
         lambda: stage.service.create_rest_client().list_sessions(),

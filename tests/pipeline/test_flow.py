@@ -80,7 +80,8 @@ def test_the_next_in_line_is_served_when_the_first_gives_up(h):
     budget = ByteBudget(10)
     budget.acquire(9)
     first, _ = in_thread(lambda: budget.acquire(5, timeout=0.05))
-    queue_up(budget, 1)
+    while first.is_alive() and not budget._waiting:
+        threading.Event().wait(0.001)
     second, outcome = in_thread(lambda: budget.acquire(1))
     first.join(h.BOUND)
     second.join(h.BOUND)

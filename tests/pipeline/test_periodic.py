@@ -167,7 +167,7 @@ def test_410_stops_the_heartbeat_and_tells_once(h):
     assert gone.wait(h.BOUND)
     for thread in threading.enumerate():
         if thread.name == "tinkex-heartbeat":
-            thread.join(0.5)
+            thread.join(h.BOUND)
     assert [] == h.threads()
     assert heartbeat.stop(h.BOUND)
     assert ([1], [(410, "tinkex-heartbeat")]) == (beats, told)

@@ -56,7 +56,7 @@ def test_in_a_child_process_every_call_says_so_and_nothing_hangs(world, h):
         problems = []
         for future in (training, sample, queued):
             concurrent.futures.wait([future], timeout=h.BOUND)
-            error = future.exception(timeout=1)
+            error = future.exception(timeout=h.BOUND)
             if error.reason != "forked" or str(os.getppid()) not in str(error):
                 problems.append(error)
         calls = [
@@ -91,7 +91,7 @@ def test_locks_that_were_held_at_the_fork_do_not_stop_the_child(world, h):
     def check():
         pipeline.close()
         calls.close()
-        return future.exception(timeout=1).reason
+        return future.exception(timeout=h.BOUND).reason
 
     for lock in held:
         lock.acquire()
