@@ -130,7 +130,7 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
         ({"ttl_seconds": 60}, "ttl_seconds must be a whole number of at least 3600"),
         ({"user_metadata": {"step": 7}}, r"user_metadata\['step'\] must be a text under a name, got 7"),
         ({"user_metadata": {7: "step"}}, r"user_metadata\[7\] must be a text under a name, got 'step'"),
-        ({"user_metadata": ["step"]}, r"expected a dict, got \['step'\]"),
+        ({"user_metadata": ["step"]}, r"user_metadata must be a dict, got \['step'\]"),
     ],
 )
 def test_a_save_that_cannot_be_is_refused_at_the_call(stage, save, mistake, message):

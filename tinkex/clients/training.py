@@ -213,7 +213,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         name: str,
         ttl_seconds: int | None = None,
         overwrite: bool = False,
-        user_metadata: Mapping[str, str] | None = None,
+        user_metadata: dict[str, str] | None = None,
     ) -> APIFuture[SaveWeightsResponse]:
         """Save weights and optimizer, to continue training from.
 
@@ -259,7 +259,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._load("load_state_with_optimizer", path, weights_access_token, optimizer=True)
 
     def save_weights_for_sampler(
-        self, name: str, ttl_seconds: int | None = None, user_metadata: Mapping[str, str] | None = None
+        self, name: str, ttl_seconds: int | None = None, user_metadata: dict[str, str] | None = None
     ) -> APIFuture[SaveWeightsForSamplerResponse]:
         """Save weights to sample from.
 

@@ -163,7 +163,7 @@ def call(
         clock=clock,
         started=clock(),
     )
-    # Nearly all calls need no more than one attempt, and tenacity's loop costs as much CPU as a third of a request.
+    # Nearly all calls need no more than one attempt, and tenacity's loop would cost each of them CPU.
     try:
         return run()
     except TinkexError as error:

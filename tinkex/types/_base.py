@@ -58,15 +58,19 @@ def copied_list(value: Iterable[Any]) -> list[Any]:
     return list(value)
 
 
-def copied_dict(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy into a dict, so that the caller's later changes do not reach the value.
-
-    Raises:
-        InvalidInputError: It is something else.
-    """
+def _copied_dict(value: Mapping[str, Any], field: attrs.Attribute[Any]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidInputError(f"expected a dict, got {value!r:.80}")
+        raise InvalidInputError(f"{field.name} must be a dict, got {value!r:.80}", field=field.name)
     return dict(value)
+
+
+def copied_dict(**options: Any) -> Any:
+    """Declare a field whose dict is copied, so that the caller's later changes do not reach the value.
+
+    A field with a ``default`` may be None. All else is an InvalidInputError.
+    """
+    converter: Any = attrs.Converter(_copied_dict, takes_field=True)
+    return attrs.field(converter=attrs.converters.optional(converter) if "default" in options else converter, **options)
 
 
 def optional(check: Callable[[Any, attrs.Attribute[Any], Any], None]) -> Callable[..., None]:

@@ -60,7 +60,7 @@ def as_array(values: Any) -> Any | None:
 
 
 def kinds(values: Iterable[object]) -> set[type[Any]]:
-    """Return the types that occur; for a run of one type at half the cost of ``set(map(type, values))``."""
+    """Return the types that occur; for a run of one type cheaper than ``set(map(type, values))``."""
     return {kind for kind, _ in itertools.groupby(values, type)}
 
 
@@ -206,7 +206,7 @@ def _pack_floats(items: Sequence[Any], field: str) -> array[Any]:
 
 
 def _pack(items: Sequence[Any], code: str) -> array[Any] | None:
-    """Pack numbers; None if that is impossible. It takes two thirds of the time that ``array`` needs."""
+    """Pack numbers; None if that is impossible. ``array`` itself would take longer."""
     if isinstance(items, array) and items.typecode == code:
         return items[:]
     try:

@@ -29,7 +29,7 @@ class AuditLogEntry(Value):
 
     timestamp: datetime
     event: str
-    event_details: dict[str, Any] = attrs.field(factory=dict, converter=copied_dict)
+    event_details: dict[str, Any] = copied_dict(factory=dict)
     model_id: str | None = None
     tinker_path: str | None = None
     purpose: str | None = None

@@ -63,7 +63,7 @@ class CustomLossNode(Value):
     name: str
     target: str
     args: list[Any] = attrs.field(factory=list, converter=copied_list)
-    kwargs: dict[str, Any] = attrs.field(factory=dict, converter=copied_dict)
+    kwargs: dict[str, Any] = copied_dict(factory=dict)
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)

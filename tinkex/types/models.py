@@ -65,9 +65,7 @@ class CreateModelRequest(Value):
     session_id: str = attrs.field(validator=text)
     model_seq_id: int = attrs.field(validator=whole(0))
     base_model: str = attrs.field(validator=text)
-    user_metadata: dict[str, Any] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
-    )
+    user_metadata: dict[str, Any] | None = copied_dict(default=None, metadata=ALWAYS)
     lora_config: LoraConfig | None = attrs.field(default=None, metadata=ALWAYS)
     optimizer_config: OptimizerConfig | None = None
     type: Literal["create_model"] = tag("create_model")

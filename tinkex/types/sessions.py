@@ -250,7 +250,7 @@ class SessionSearchRequest(Value):
 
     session_id: str | None = None
     project_ids: list[str] | None = attrs.field(default=None, converter=_optional_list)
-    user_metadata: dict[str, str] = attrs.field(factory=dict, converter=copied_dict, validator=texts)
+    user_metadata: dict[str, str] = copied_dict(factory=dict, validator=texts)
     display_name: str | None = attrs.field(default=None, validator=optional(text))
     owner: SearchOwner = attrs.field(factory=OwnSearchOwner)
     statuses: list[SessionStatusQuery] | None = attrs.field(

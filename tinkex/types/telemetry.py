@@ -69,7 +69,7 @@ class GenericEvent(Value):
     event_session_index: int
     timestamp: datetime
     event_name: str
-    event_data: dict[str, Any] = attrs.field(factory=dict, converter=copied_dict)
+    event_data: dict[str, Any] = copied_dict(factory=dict)
     severity: Severity = attrs.field(default="INFO", validator=_SEVERITY, metadata=ALWAYS)
     event: Literal["GENERIC_EVENT"] = attrs.field(default="GENERIC_EVENT", metadata=ALWAYS)
 

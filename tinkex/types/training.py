@@ -208,9 +208,7 @@ class ForwardBackwardInput(Value):
 
     data: list[Datum] = attrs.field(converter=to_data, repr=shorten)
     loss_fn: str = attrs.field(validator=text)
-    loss_fn_config: dict[str, float | str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict), metadata=ALWAYS
-    )
+    loss_fn_config: dict[str, float | str] | None = copied_dict(default=None, metadata=ALWAYS)
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -225,7 +223,7 @@ class ForwardBackwardOutput(Value):
 
     loss_fn_output_type: str
     loss_fn_outputs: list[dict[str, TensorData]] = attrs.field(converter=copied_list, repr=shorten)
-    metrics: dict[str, float] = attrs.field(factory=dict, converter=copied_dict)
+    metrics: dict[str, float] = copied_dict(factory=dict)
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)

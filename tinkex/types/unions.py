@@ -24,7 +24,7 @@ class Unrecognized(Value):
     """
 
     type: str = attrs.field(validator=text)
-    fields: dict[str, Any] = attrs.field(factory=dict, converter=copied_dict)
+    fields: dict[str, Any] = copied_dict(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a second kind."""

@@ -137,7 +137,7 @@ class LoadWeightsRequest(Value):
     session_id: str | None = None
     model_seq_id: int | None = None
     base_model: str | None = None
-    user_metadata: dict[str, Any] | None = attrs.field(default=None, converter=attrs.converters.optional(copied_dict))
+    user_metadata: dict[str, Any] | None = copied_dict(default=None)
     optimizer_config: OptimizerConfig | None = None
     weights_access_token: str | None = attrs.field(default=None, repr=False)
     type: Literal["load_weights"] = tag("load_weights")
@@ -161,9 +161,7 @@ class SaveWeightsRequest(Value):
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
     overwrite: bool = False
-    user_metadata: dict[str, str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict), validator=optional(texts)
-    )
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -192,9 +190,7 @@ class SaveWeightsForSamplerRequest(Value):
     seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    user_metadata: dict[str, str] | None = attrs.field(
-        default=None, converter=attrs.converters.optional(copied_dict), validator=optional(texts)
-    )
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
@@ -269,7 +265,7 @@ def _files_only(urls: dict[str, str]) -> str:
 class ExternalWeightsUrlsResponse(Value):
     """Where to download each file of an external checkpoint, and until when; a file is named by its path."""
 
-    urls: dict[str, str] = attrs.field(converter=copied_dict, repr=_files_only)
+    urls: dict[str, str] = copied_dict(repr=_files_only)
     expires: datetime
 
 
