@@ -124,6 +124,7 @@ class LocalServer:
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._running: _Running | None = None
+        self._starter: int | None = None  # ident of the thread that starts it now
 
     def __enter__(self) -> LocalServer:
         """Start."""
@@ -163,10 +164,20 @@ class LocalServer:
         Raises:
             ImportError: Something that it needs is not installed; the message has the command that installs it.
             ConfigurationError: The address is taken, or the data folder cannot be used.
+            LifecycleError: This very thread is starting it already.
         """
+        if self._starter == threading.get_ident():
+            raise LifecycleError(
+                "this server is being started, and what that imports has come back here: a file of the program has the "
+                "name of a package and was imported in its place. The traceback shows which; give it another name"
+            )
         with self._lock:
             if self._running is None:
-                self._running = self._start()
+                self._starter = threading.get_ident()
+                try:
+                    self._running = self._start()
+                finally:
+                    self._starter = None
         return self
 
     def stop(self) -> None:
@@ -183,7 +194,7 @@ class LocalServer:
 
     def forget(self) -> None:
         """In a forked child: drop the parent's server without stopping it."""
-        self._lock = threading.Lock()
+        self._lock, self._starter = threading.Lock(), None
         running, self._running = self._running, None
         if running is not None:
             running.listener.close()
@@ -249,7 +260,7 @@ def local_server(engine: Engine | None = None, **settings: Any) -> Iterator[Loca
         yield server
 
 
-_shared_lock = threading.Lock()
+_shared_lock = threading.RLock()  # for a start that comes back to itself, and is told so
 # Guarded by _shared_lock:
 _shared: LocalServer | None = None
 _stop_registered = False
@@ -284,7 +295,7 @@ def _stop_shared() -> None:
 
 def _forget_shared() -> None:
     global _shared, _shared_lock
-    _shared_lock = threading.Lock()
+    _shared_lock = threading.RLock()
     if _shared is not None:
         _shared.forget()
         _shared = None

@@ -183,6 +183,29 @@ print("fine")
     assert out == "fine\n", err
 
 
+@pytest.mark.parametrize("start", ["runtime.LocalServer().start", "shared_local_server"])
+def test_a_start_that_comes_back_to_itself_is_an_error_and_no_hang(tmp_path, start):
+    """A program named like a package is imported in its place, by what the engine imports, and so starts once more."""
+    program = run_program(
+        f"""
+from tinkex.errors import LifecycleError
+start = {start}
+make, runtime.LocalServer._make_engine = runtime.LocalServer._make_engine, lambda self: start()
+for _ in range(2):
+    try:
+        start()
+    except LifecycleError as error:
+        print(error)
+runtime.LocalServer._make_engine = make
+start().stop()
+print("fine")
+""",
+        tmp_path,
+    )
+    out, err = program.communicate(timeout=60)
+    assert (2, True) == (out.count("give it another name\n"), out.endswith("fine\n")), err
+
+
 def test_the_shared_server_outlives_exit_functions_of_its_users(tmp_path):
     """A client that drains when the process ends can still submit and retrieve, and then the server stops."""
     program = run_program(
