@@ -52,7 +52,7 @@ def until(condition) -> None:
 
 
 def test_each_result_is_asked_for_once(stage, sampler):
-    """Nobody polls for a sample before it has ended: one request for each result, and a few for the news."""
+    """Nobody polls for a sample before it has ended: one request for each result, and at most as many for the news."""
     with stage.engine.hold("sample"):
         futures = [sampler.sample(PROMPT, 1, PARAMS) for _ in range(300)]
         until(lambda: all(future.request_id for future in futures))
@@ -61,7 +61,8 @@ def test_each_result_is_asked_for_once(stage, sampler):
         assert [] == retrieving
     assert 300 == len(results(futures))
     assert 300 == stage.faults.count("retrieve_future")
-    assert 1 <= stage.faults.count("retrieve_futures") < 100
+    # One for each end, if they come one by one; and those before the first.
+    assert 1 <= stage.faults.count("retrieve_futures") <= 302
 
 
 def test_what_was_fetched_is_acknowledged(stage, sampler):

@@ -342,6 +342,14 @@ def test_what_is_said_to_be_the_programs_fault_is_not_if_the_model_is_gone(troub
             run.run(lambda attempt: raise_(failure))
 
 
+def test_a_session_that_is_over_is_helped_although_its_model_is_there():
+    """410 says so; a server may end the session first and the model later."""
+    run = FakeRun()
+    failure = tinkex.APIStatusError("the session was finished", status_code=410)
+    run.run(lambda attempt: raise_(failure) if attempt.number == 1 else None)
+    assert failure is run.restarts[0].cause
+
+
 def test_a_failure_that_nobody_read_is_found_at_the_end():
     """The futures of the last steps may have been dropped; what they say counts."""
     run = FakeRun()

@@ -50,7 +50,8 @@ logger = logging.getLogger("tinkex")
 
 T = TypeVar("T")
 
-_GONE = (404, 410)
+_OVER = 410
+_GONE = (404, _OVER)
 # 2.0**60 waits are far above any max_wait_s; a larger power would overflow in the end.
 _MAX_DOUBLINGS = 60
 
@@ -346,5 +347,7 @@ def _can_help(cause: TinkexError, attempt: Attempt | None) -> bool:
         return True
     if isinstance(cause, RequestFailedError) and cause.category != "user":
         return True
-    refused = isinstance(cause, (APIStatusError, RequestFailedError))
-    return refused and attempt is not None and attempt.is_spoilt()
+    if attempt is None or not isinstance(cause, (APIStatusError, RequestFailedError)):
+        return False
+    # A session that is over may be so before its models are.
+    return getattr(cause, "status_code", None) == _OVER or attempt.is_spoilt()
