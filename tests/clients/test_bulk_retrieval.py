@@ -44,7 +44,7 @@ def results(futures) -> list[types.SampleResponse]:
 
 def until(condition) -> None:
     """Wait until something is so."""
-    for _ in range(1000):
+    for _ in range(3000):
         if condition():
             return
         threading.Event().wait(0.01)

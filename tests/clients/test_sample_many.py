@@ -30,7 +30,7 @@ def first_token(response: types.SampleResponse) -> int:
 
 def until(condition) -> None:
     """Wait until something is so."""
-    for _ in range(1000):
+    for _ in range(3000):
         if condition():
             return
         threading.Event().wait(0.01)

@@ -17,7 +17,7 @@ PROMPT = types.ModelInput.from_ints([1, 2, 3])
 
 def until(condition) -> None:
     """Wait until something is so."""
-    for _ in range(1000):
+    for _ in range(3000):
         if condition():
             return
         threading.Event().wait(0.01)
