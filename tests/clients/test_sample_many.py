@@ -7,6 +7,7 @@ import itertools
 import signal
 import sys
 import threading
+import traceback
 
 import pytest
 
@@ -176,14 +177,18 @@ def test_an_error_of_the_iterable_passes(stage, sampler):
 def test_ctrl_c_ends_the_wait_and_gives_up_everything(stage, sampler, counted, ordered):
     """A blocked ``next`` is interrupted, and all futures of the window are cancelled, also the one waited for."""
     assert threading.current_thread() is threading.main_thread()
-    waiting = []
+    main, waiting = threading.main_thread().ident, []
+
+    def is_blocked():
+        names = {frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[main])}
+        return names & {"_outcome", "_next_of"}
 
     def interrupt():
         held.reached.wait(WAIT)
-        until(lambda: 4 == len(stage.service._session.pending()))
+        until(is_blocked)
         until(lambda: all(future.running() for future in stage.service._session.pending()))
         waiting.extend(stage.service._session.pending())
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     with stage.engine.hold("sample") as held:
         helper = threading.Thread(target=interrupt)
