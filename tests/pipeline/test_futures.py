@@ -163,12 +163,15 @@ def test_ctrl_c_breaks_a_blocked_wait():
     def interrupt(signum, frame):
         raise KeyboardInterrupt
 
+    def wait():
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        promise.future.result(timeout=30)
+
     before = signal.signal(signal.SIGALRM, interrupt)
     started = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
-            promise.future.result(timeout=30)
+            wait()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
