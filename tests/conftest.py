@@ -22,17 +22,18 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _tinkex_threads() -> list[threading.Thread]:
+def tinkex_threads() -> list[threading.Thread]:
+    """Return the threads of all clients and servers."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("tinkex-")]
 
 
 @pytest.fixture(autouse=True)
 def no_threads_left() -> Iterator[None]:
     """Fail a test that leaves a thread of tinkex running."""
-    before = set(_tinkex_threads())
+    before = set(tinkex_threads())
     yield
     deadline = time.monotonic() + 30.0
-    left = set(_tinkex_threads()) - before
+    left = set(tinkex_threads()) - before
     while left and time.monotonic() < deadline:
         for thread in left:
             thread.join(0.05)

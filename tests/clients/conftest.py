@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -44,6 +46,25 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         settings = {"base_url": server.base_url, "api_key": server.api_key, "telemetry": False}
         with tinkex.ServiceClient(**settings) as service:
             yield Stage(service, server, engine, faults)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    for _ in range(3000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never was so")
+
+
+def until_collected(*threads: threading.Thread) -> None:
+    """Collect garbage until threads have ended: one that was inside a method of its owner lets go a little later."""
+
+    def are_collected() -> bool:
+        gc.collect()
+        return not any(thread.is_alive() for thread in threads)
+
+    until(are_collected)
 
 
 def make_datum(*tokens: int, **inputs: object) -> types.Datum:

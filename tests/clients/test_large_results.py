@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 
 import pytest
 
 import tinkex
-from tests.clients.conftest import BASE, Stage
+from tests.clients.conftest import BASE, Stage, until
 from tinkex import types
 from tinkex.local import Limits, LocalServer
 from tinkex.testing.engine import ScriptedEngine
@@ -34,15 +33,6 @@ def stage(request, tmp_path):
         config = tinkex.ClientConfig.from_env(max_result_bytes=30_000, **settings)
         with tinkex.ServiceClient(config=config) as service:
             yield Stage(service, server, engine, faults)
-
-
-def until(condition) -> None:
-    """Wait until something is so."""
-    for _ in range(3000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never was so")
 
 
 def sampler_of(stage) -> tinkex.SamplingClient:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import threading
 import pytest
 
 import tinkex
+from tests.clients.conftest import until_collected
 from tinkex import types
 
 WAIT = 30.0
@@ -139,13 +139,7 @@ def test_clients_that_nobody_holds_stop_their_heartbeat(stage):
     heartbeat = session._heartbeat._thread._thread
     assert heartbeat.is_alive()
     del service, session
-    # A thread that was inside one of its methods lets go of it a little later.
-    for _ in range(round(WAIT / 0.05)):
-        gc.collect()
-        heartbeat.join(0.05)
-        if not heartbeat.is_alive():
-            break
-    assert not heartbeat.is_alive()
+    until_collected(heartbeat)
 
 
 def test_several_clients_of_one_service_do_not_mix(stage, batch):

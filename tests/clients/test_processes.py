@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import gc
 import multiprocessing
 import pickle
 import re
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 import tinkex
+from tests.clients.conftest import until_collected
+from tests.conftest import tinkex_threads
 from tinkex import types
 from tinkex.clients.processes import RANGE, shared_session
 
@@ -170,11 +170,6 @@ def test_clients_that_stay_in_their_process_say_so(stage):
             pickle.dumps(client)
 
 
-def tinkex_threads():
-    """Return the threads of all clients."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("tinkex-")]
-
-
 def test_copies_that_nobody_holds_end_their_threads(sampler):
     """A collected copy takes its connection with it."""
     before = set(tinkex_threads())
@@ -183,11 +178,4 @@ def test_copies_that_nobody_holds_end_their_threads(sampler):
     threads = set(tinkex_threads()) - before
     assert threads
     del copy
-    # A thread that was inside one of its methods lets go of it a little later.
-    for _ in range(round(WAIT / 0.05)):
-        gc.collect()
-        threads = {thread for thread in threads if thread.is_alive()}
-        if not threads:
-            break
-        next(iter(threads)).join(0.05)
-    assert not threads
+    until_collected(*threads)

@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 import tinkex
-from tests.clients.conftest import BASE
+from tests.clients.conftest import BASE, until
 from tinkex import types
 from tinkex.errors import InvalidInputError
 
@@ -27,15 +27,6 @@ def prompt(number: int) -> types.ModelInput:
 
 def first_token(response: types.SampleResponse) -> int:
     return response.sequences[0].tokens[0]
-
-
-def until(condition) -> None:
-    """Wait until something is so."""
-    for _ in range(3000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never was so")
 
 
 @pytest.fixture

@@ -9,19 +9,11 @@ import threading
 import pytest
 
 import tinkex
+from tests.clients.conftest import until
 from tinkex import types
 
 WAIT = 30.0
 PROMPT = types.ModelInput.from_ints([1, 2, 3])
-
-
-def until(condition) -> None:
-    """Wait until something is so."""
-    for _ in range(3000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never was so")
 
 
 def sampler_of(stage) -> tinkex.SamplingClient:
