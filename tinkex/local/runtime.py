@@ -121,10 +121,10 @@ class LocalServer:
         self._limits = limits or Limits()
         self._faults = faults
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # for a start that comes back to itself, and is told so
         # Guarded by _lock:
         self._running: _Running | None = None
-        self._starter: int | None = None  # ident of the thread that starts it now
+        self._starting = False
 
     def __enter__(self) -> LocalServer:
         """Start."""
@@ -166,18 +166,19 @@ class LocalServer:
             ConfigurationError: The address is taken, or the data folder cannot be used.
             LifecycleError: This very thread is starting it already.
         """
-        if self._starter == threading.get_ident():
-            raise LifecycleError(
-                "this server is being started, and what that imports has come back here: a file of the program has the "
-                "name of a package and was imported in its place. The traceback shows which; give it another name"
-            )
         with self._lock:
+            if self._starting:
+                raise LifecycleError(
+                    "this server is being started, and what that imports has come back here: a file of the program has "
+                    "the name of a package and was imported in its place. The traceback shows which; give it another "
+                    "name"
+                )
             if self._running is None:
-                self._starter = threading.get_ident()
+                self._starting = True
                 try:
                     self._running = self._start()
                 finally:
-                    self._starter = None
+                    self._starting = False
         return self
 
     def stop(self) -> None:
@@ -194,7 +195,7 @@ class LocalServer:
 
     def forget(self) -> None:
         """In a forked child: drop the parent's server without stopping it."""
-        self._lock, self._starter = threading.Lock(), None
+        self._lock, self._starting = threading.RLock(), False
         running, self._running = self._running, None
         if running is not None:
             running.listener.close()
@@ -260,7 +261,7 @@ def local_server(engine: Engine | None = None, **settings: Any) -> Iterator[Loca
         yield server
 
 
-_shared_lock = threading.RLock()  # for a start that comes back to itself, and is told so
+_shared_lock = threading.RLock()  # as that of a server
 # Guarded by _shared_lock:
 _shared: LocalServer | None = None
 _stop_registered = False
@@ -274,6 +275,7 @@ def shared_local_server() -> LocalServer:
 
     Raises:
         ImportError: ``tinkex[local]`` is not installed.
+        LifecycleError: This very thread is starting it already.
     """
     global _shared, _stop_registered
     with _shared_lock:
