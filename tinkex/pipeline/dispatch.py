@@ -178,12 +178,13 @@ class SampleDispatcher(Pool[_Sample]):
 
     def _starts(self, drawn: _Drawn) -> bool:
         """Take the job from the queue and a number, unless that was done before; False if nobody wants it any more."""
-        if drawn.seq_id < 0:
-            if not self._begin(drawn.job):
-                return False
-            with self._lock:
+        waits = drawn.seq_id < 0
+        if waits and not self._begin(drawn.job):
+            return False
+        with self._lock:
+            if waits:
                 drawn.seq_id = next(drawn.job.numbers)
-        return not drawn.taken_back
+            return not drawn.taken_back
 
     def _send(self, drawn: _Drawn) -> None:
         started = self._clock()

@@ -172,7 +172,8 @@ class APIFuture(concurrent.futures.Future[T]):
         Returns:
             True if there will be no result: nothing was sent and nothing will be, or it is a sample, which the
             server is asked not to draw (once it has accepted one that is being sent). False if the operation is
-            done, or if it is no sample and the server has it, or may have it.
+            done, or if it is no sample and the server has it, or may have it; of a sample, also while it is to be
+            sent once more, because the server has lost its result.
         """
         cancelled = super().cancel()
         withdraw = self._withdraw
