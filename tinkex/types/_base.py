@@ -64,13 +64,16 @@ def _copied_dict(value: Mapping[str, Any], field: attrs.Attribute[Any]) -> dict[
     return dict(value)
 
 
+_DICT: Any = attrs.Converter(_copied_dict, takes_field=True)
+_DICT_OR_NONE = attrs.converters.optional(_DICT)
+
+
 def copied_dict(**options: Any) -> Any:
     """Declare a field whose dict is copied, so that the caller's later changes do not reach the value.
 
     A field with a ``default`` may be None. All else is an InvalidInputError.
     """
-    converter: Any = attrs.Converter(_copied_dict, takes_field=True)
-    return attrs.field(converter=attrs.converters.optional(converter) if "default" in options else converter, **options)
+    return attrs.field(converter=_DICT_OR_NONE if "default" in options else _DICT, **options)
 
 
 def optional(check: Callable[[Any, attrs.Attribute[Any], Any], None]) -> Callable[..., None]:
