@@ -32,15 +32,26 @@ _STRUCTS = {"i": "I", "q": "q", "f": "f"}
 """An int32 is at least 0 here, and the code that refuses all others is the faster one."""
 
 
+def loaded(name: str) -> Any | None:
+    """Return a module that the program has imported, or None.
+
+    A module stands in ``sys.modules`` from the beginning of its import, while most of its names are still missing. As
+    long as another thread imports it, it counts as absent here; whoever needs it has to import it, which waits.
+    """
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else module
+
+
 def is_numpy(values: object) -> bool:
     """Tell whether ``values`` is a NumPy array, without importing NumPy."""
-    numpy = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     return numpy is not None and isinstance(values, numpy.ndarray)
 
 
 def is_torch(values: object) -> bool:
     """Tell whether ``values`` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
+    torch = loaded("torch")
     return torch is not None and isinstance(values, torch.Tensor)
 
 
@@ -115,7 +126,7 @@ def copy_floats(values: Any, field: str) -> Values:
 
 def as_numpy_if_loaded(values: Values) -> Values:
     """Return a NumPy array of the same memory if the program uses NumPy, which then is faster; else the values."""
-    numpy = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     return values if numpy is None else numpy.asarray(values)
 
 
@@ -131,7 +142,9 @@ def all_finite(values: Sequence[float] | Values) -> bool:
     """Tell whether no number is NaN or infinite."""
     seen: Any = values
     if is_numpy(seen):
-        return bool(sys.modules["numpy"].isfinite(seen).all())
+        import numpy as np
+
+        return bool(np.isfinite(seen).all())
     if isinstance(seen, array):
         return _packed_finite(seen)
     return math.isfinite(_size(seen)) or all(map(math.isfinite, seen))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import struct
-import sys
 from array import array
 from typing import Any, Union
 
 from tinkex.errors import InvalidInputError
+from tinkex.types._numbers import loaded
 
 __all__ = [
     "At",
@@ -208,7 +208,7 @@ def unpack(raw: bytes | memoryview, code: str, field: str) -> array[Any]:
 
 def view(raw: bytes | memoryview, code: str, field: str) -> Any:
     """Read packed bytes where they are if the program uses NumPy, else into an array; otherwise like :func:`unpack`."""
-    numpy = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     if numpy is None or not raw or len(raw) % numpy.dtype(_NUMPY[code]).itemsize:
         return unpack(raw, code, field)
     return numpy.frombuffer(raw, _NUMPY[code])

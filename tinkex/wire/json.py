@@ -23,7 +23,6 @@ import contextlib
 import functools
 import importlib
 import math
-import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from types import UnionType
@@ -56,7 +55,7 @@ from tinkex.types import (
     Unrecognized,
 )
 from tinkex.types._base import ALWAYS
-from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds, may_be_booleans
+from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds, loaded, may_be_booleans
 from tinkex.types.sampling import Stop
 from tinkex.wire._texts import NumberText, parse_around
 
@@ -416,8 +415,9 @@ def _read_text(obj: Any) -> EncodedTextChunk:
 
 def _for_orjson(values: Values) -> Any:
     """Return packed numbers as orjson takes them: a NumPy array if NumPy is there, else a list."""
-    if len(values) >= _MANY and "numpy" not in sys.modules:
-        # Loading it once costs less than making Python numbers of all values of a batch.
+    if len(values) >= _MANY and loaded("numpy") is None:
+        # Loading it once costs less than making Python numbers of all values of a batch. If another thread is loading
+        # it, this waits.
         with contextlib.suppress(ImportError):
             importlib.import_module("numpy")
     seen = as_numpy_if_loaded(values)
