@@ -23,6 +23,7 @@
         PipelineBrokenError                  an earlier operation failed; it is the ``__cause__``
       ResultTimeoutError (TimeoutError)      a wait ended; the operation itself goes on
       FlowControlError (ValueError)          this request alone exceeds a budget
+      UnexpectedError (RuntimeError)         a fault of tinkex; its ``__cause__`` is what happened
 
 Names follow the official SDK where the meaning is the same. All of them pickle, none contains the API key,
 and ``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
@@ -62,6 +63,7 @@ __all__ = [
     "RequestFailedError",
     "ResultTimeoutError",
     "TinkexError",
+    "UnexpectedError",
     "UnprocessableEntityError",
     "error_from_status",
 ]
@@ -366,9 +368,10 @@ class ClientClosedError(LifecycleError):
 
 
 class PipelineBrokenError(LifecycleError):
-    """An earlier operation of this model failed, so this one was not sent.
+    """An earlier operation of this model failed, and this one was submitted in ignorance of it, so it was not sent.
 
-    The first failure is the ``__cause__``.
+    The failure is the ``__cause__``. Once it was read, the next call goes on; the message says so, or what stands in
+    the way.
 
     Attributes:
         operation: Name of the operation that failed first.
@@ -378,6 +381,22 @@ class PipelineBrokenError(LifecycleError):
         """Keep what identifies the first failure."""
         super().__init__(message, request_id=request_id)
         self.operation = operation
+
+
+class UnexpectedError(TinkexError, RuntimeError):
+    """tinkex itself failed, by an exception that it should not have met: the ``__cause__``. Please report it."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> TinkexError:
+        """Return the error itself if it is one of this tree, else one that has it as its cause."""
+        if isinstance(error, TinkexError):
+            return error
+        made = cls(
+            f"tinkex itself failed with {in_words(error)}. Please report it, with the traceback of this error; a "
+            "training client is best continued from its last checkpoint"
+        )
+        made.__cause__ = error
+        return made
 
 
 class FlowControlError(TinkexError, ValueError):
@@ -405,6 +424,14 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
+
+
+def in_words(error: BaseException) -> str:
+    """Return the type and the text of an error, also of one whose text cannot be made: that is foreign code."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def error_from_status(message: str, *, status_code: int, **context: Any) -> APIStatusError:

@@ -129,15 +129,15 @@ def test_a_failed_operation_breaks_the_pipeline_before_its_future_fails(stage, b
     good = train.forward_backward(batch, "cross_entropy")
     bad = train.forward_backward(batch, "cross_entropy")
     good.result(WAIT)
+    concurrent.futures.wait([bad], WAIT)
+    with pytest.raises(tinkex.PipelineBrokenError, match="forward_backward") as broken:
+        train.optim_step(STEP)
     with pytest.raises(tinkex.RequestFailedError, match="data\\[0\\] is no good") as failure:
         bad.result(WAIT)
     assert "user" == failure.value.category
     assert bad.request_id == failure.value.request_id
-    with pytest.raises(tinkex.PipelineBrokenError, match="forward_backward") as broken:
-        train.optim_step(STEP)
     assert failure.value is broken.value.__cause__
 
-    train.reopen()
     train.optim_step(STEP).result(WAIT)
     assert stage.engine.operations(train.model_id)[-1] == "optim_step"
 
@@ -318,13 +318,12 @@ def test_a_model_is_made_of_a_checkpoint_in_the_way_that_the_server_knows(stage,
 
 
 def test_an_optimizer_that_the_server_has_not_is_named(stage):
-    """At creation and at the step, where the pipeline then breaks."""
+    """At creation and at the step, after which the next step is done."""
     with pytest.raises(tinkex.RequestFailedError, match="'dimuon'"):
         stage.train(optimizer=types.DimuonOptimizerConfig())
     train = stage.train(optimizer=types.AdamOptimizerConfig())
     with pytest.raises(tinkex.RequestFailedError, match="'dimuon'"):
         train.optim_step(types.DimuonParams(learning_rate=0.1)).result(WAIT)
-    train.reopen()
     assert train.optim_step(STEP).result(WAIT).metrics
 
 

@@ -11,7 +11,13 @@ import time
 
 import pytest
 
-from tinkex.errors import PipelineBrokenError, RequestFailedError, ResultTimeoutError
+from tinkex.errors import (
+    APITimeoutError,
+    ConfigurationError,
+    PipelineBrokenError,
+    RequestFailedError,
+    ResultTimeoutError,
+)
 from tinkex.pipeline.futures import APIFuture, Promise, report_unread
 
 
@@ -78,9 +84,9 @@ def test_a_timeout_says_what_it_waits_for_and_what_to_do(steps, waits_for):
 def test_an_operation_that_failed_with_a_timeout_is_not_mistaken_for_a_wait_that_ended():
     """An error that is a TimeoutError itself is raised as it is."""
     promise = Promise("sample")
-    error = TimeoutError("the server gave up")
+    error = APITimeoutError("the server gave up")
     promise.fail(error)
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(APITimeoutError) as caught:
         promise.future.result(timeout=1)
     assert error is caught.value
 
@@ -190,9 +196,9 @@ def test_repr_is_short_and_shows_the_state():
     assert ("done" in repr(promise.future), "vvv" in repr(promise.future)) == (True, False)
     cancelled, broken = Promise("x"), Promise("y")
     cancelled.future.cancel()
-    broken.fail(ValueError("boom"))
+    broken.fail(ConfigurationError("boom"))
     assert "cancelled" in repr(cancelled.future)
-    assert "ValueError" in repr(broken.future)
+    assert "ConfigurationError" in repr(broken.future)
     assert broken.future.exception()
 
 

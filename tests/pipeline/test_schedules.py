@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from tinkex.errors import ClientClosedError, PipelineBrokenError
 from tinkex.pipeline import Failed, Pending, PipelineState, Poller, Ready, Submission
+from tinkex.pipeline.state import Failures
 
 WAIT_S = 20.0
 """Nothing in a schedule takes this long unless it hangs."""
@@ -28,11 +29,13 @@ requests = st.lists(st.sampled_from(FATES), min_size=1, max_size=3)
 actions = st.one_of(
     st.tuples(st.just("submit"), requests),
     st.tuples(st.just("submit"), requests),
+    st.tuples(st.just("read"), requests),
     st.tuples(st.just("staged"), requests, st.sampled_from(LOSSES)),
     st.tuples(st.just("sample"), st.sampled_from(FATES)),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("wait"), st.integers(0, 30)),
-    st.tuples(st.sampled_from(["hold", "release", "reopen", "reopen"])),
+    st.tuples(st.just("wait"), st.integers(0, 30)),
+    st.tuples(st.sampled_from(["hold", "release", "reopen"])),
 )
 rare = st.tuples(st.sampled_from(["break", "kill poller", "close", "abort"]))
 schedules = st.tuples(st.lists(actions, max_size=14), st.lists(rare, max_size=1), st.lists(actions, max_size=5))
@@ -57,25 +60,37 @@ class MortalPoller(Poller):
             self._timer.notify()
 
 
+class RecordedFailures(Failures):
+    """Writes down when the failures of a pipeline are over."""
+
+    def __init__(self, events):
+        super().__init__()
+        self.events = events
+
+    @override
+    def end(self):
+        """Write it down."""
+        if self.governing:
+            self.events.append(("open",))
+        return super().end()
+
+
 class Recorded(Submission):
     """Writes down when it breaks and opens, in the order in which that takes effect."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.events = []
+        self.broken = {}  # the failures, by the place of their event
+        self._failures = RecordedFailures(self.events)
 
     @override
     def _break_locked(self, failure, *, certain):
         """Write it down."""
-        if self._failure is None:
-            self.events.append(("broken", self._next, self._sending))
+        assert not (failure.operation == "read" and certain), "a failure that is its own broke the pipeline"
+        self.broken[len(self.events)] = failure
+        self.events.append(("again",) if self._failures.governing else ("broken", self._next, self._sending))
         return super()._break_locked(failure, certain=certain)
-
-    @override
-    def reopen(self):
-        """Write it down."""
-        super().reopen()
-        self.events.append(("open",))
 
 
 class Run:
@@ -129,9 +144,20 @@ class Run:
 
     def submit(self, fates):
         """Submit an operation of one request per fate."""
+        self.operate("fb", fates)
+
+    def read(self, fates):
+        """Submit an operation that cannot change the model."""
+        self.operate("read", fates, read_only=True)
+
+    def operate(self, operation, fates, **options):
+        """Submit an operation."""
         name = next(self.count)
         parts = [self.request(("t", name, index), fate) for index, fate in enumerate(fates)]
-        self.keep(self.training, name, self.pipeline.submit("fb", parts, lambda results: (name, results)))
+        self.pipeline.events.append(("submit", name))
+        self.keep(
+            self.training, name, self.pipeline.submit(operation, parts, lambda results: (name, results), **options)
+        )
 
     def staged(self, fates, loss):
         """Submit an operation in two halves."""
@@ -146,6 +172,7 @@ class Run:
                 raise SystemExit
             return [] if loss == "empty" else [self.request(("t", name, SECOND_HALF), "ok")]
 
+        self.pipeline.events.append(("submit", name))
         self.keep(
             self.training, name, self.pipeline.submit_staged("custom", parts, between, lambda results: (name, results))
         )
@@ -159,7 +186,7 @@ class Run:
         """Do one thing of the schedule; the errors that a caller may get are no failure of the test."""
         futures = self.training + self.samples
         try:
-            if action in ("submit", "staged", "sample"):
+            if action in ("submit", "read", "staged", "sample"):
                 getattr(self, action)(*arguments)
             elif action == "cancel" and futures:
                 futures[arguments[0] % len(futures)].cancel()
@@ -169,6 +196,7 @@ class Run:
                 self.gate.clear() if action == "hold" else self.gate.set()
             elif action == "reopen":
                 self.pipeline.reopen()
+                self.pipeline.events.append(("knows", "all"))
             elif action == "break":
                 self.pipeline.break_(ClientClosedError("session ended"), "heartbeat")
             elif action == "kill poller":
@@ -179,6 +207,7 @@ class Run:
         except PipelineBrokenError as error:
             if error.__cause__ is None:
                 raise
+            self.pipeline.events.append(("knows", "all"))
         except ClientClosedError:
             if self.pipeline.state is not PipelineState.CLOSED and not self.world.poller.doomed:
                 raise
@@ -186,7 +215,9 @@ class Run:
     def settle(self, future):
         """Wait for an outcome, whatever it is; a wait that ends without one is the hang we look for."""
         with contextlib.suppress(concurrent.futures.CancelledError):
-            future.exception(WAIT_S)
+            error = future.exception(WAIT_S)
+            known = error.__cause__ if isinstance(error, PipelineBrokenError) else error
+            self.pipeline.events.append(("knows", known))
 
     def finish(self, drain):
         """Close everything, and wait for every future and thread."""
@@ -219,6 +250,7 @@ class Run:
             if name is not None and _succeeded(future):
                 assert name == future.result()[0], "somebody else's result"
         self.check_nothing_was_sent_while_broken()
+        self.check_nothing_was_sent_in_ignorance()
         assert self.world.budget.acquire(10_000, timeout=0), "bytes were lost"
         assert [] == self.h.threads()
 
@@ -232,9 +264,31 @@ class Run:
                 allowed = set(range(number, number + (3 if self.uploads > 1 else 1))) if sending else set()
             elif kind == "open":
                 allowed = None
-            elif allowed is not None:
+            elif kind == "accepted" and allowed is not None:
                 assert details[0] in allowed, "sent after the pipeline broke"
                 allowed.remove(details[0])
+
+    def check_nothing_was_sent_in_ignorance(self):
+        """Whatever was sent after a failure was submitted when the program knew of it."""
+        unknown, submitted_with, sending = {}, {}, set()
+        for at, (kind, *details) in enumerate(self.pipeline.events):
+            if at in self.pipeline.broken:
+                unknown[at] = self.pipeline.broken[at]
+            if kind == "broken":
+                number, is_sending = details
+                sending = set(range(number, number + (3 if self.uploads > 1 else 1))) if is_sending else set()
+            elif kind == "submit":
+                submitted_with[details[0]] = (at, dict(unknown))
+            elif kind == "knows":
+                unknown = {
+                    place: failure
+                    for place, failure in unknown.items()
+                    if details[0] not in ("all", failure.error) and details[0] is not failure.error
+                }
+            elif kind == "accepted" and details[0] not in sending:
+                since, unknown_then = submitted_with[details[1][1]]
+                assert not unknown_then, "sent although it was submitted in ignorance of a failure"
+                assert not any(since < place < at for place in self.pipeline.broken), "sent behind a failure"
 
 
 def _succeeded(future):
@@ -244,7 +298,10 @@ def _succeeded(future):
 @settings(max_examples=10 * settings.default.max_examples)  # 1,000 in the profile "ci"
 @given(schedule=schedules, drain=st.booleans(), uploads=st.sampled_from([1, 3]))
 def test_promises_are_kept_on_any_schedule(h, schedule, drain, uploads):
-    """No hang, no gap, no reordering, nothing sent while BROKEN, every future completed once, no thread left."""
+    """No hang, no gap, no reordering, nothing sent while BROKEN, every future completed once, no thread left.
+
+    And nothing is ever sent behind a failure that was submitted before the program knew of that failure.
+    """
     common, rare_action, rest = schedule
     run = Run(h, h.FAST_POLLS, uploads)
     try:

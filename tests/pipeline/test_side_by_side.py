@@ -7,10 +7,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import pytest
 
 from tinkex.errors import ClientClosedError, PipelineBrokenError, UnprocessableEntityError
-from tinkex.pipeline import Failed, PipelineState, Wiring
+from tinkex.pipeline import Failed, Pending, PipelineState, Wiring
 from tinkex.pipeline.uploads import Uploads
 
 
@@ -66,16 +67,26 @@ def test_both_halves_of_a_staged_operation_are_sent_side_by_side(world, h):
     assert (1, 4) == (world.server.seqs[2], world.server.seqs[5])
 
 
+@pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("which", [0, 1, 3])
-def test_one_that_is_refused_fails_the_operation_for_good(world, h, which):
-    """The others may have been accepted, behind a number that nothing else can have."""
+def test_one_that_is_refused_fails_the_operation_for_good(world, h, which, read_only):
+    """Another was accepted, behind a number that nothing else can have."""
     pipeline = world.submission(uploads=4)
     submitted = threading.Event()
-    parts = [
-        world.part(label, before=lambda: submitted.wait(h.BOUND), refuse=h.refused() if label == which else None)
-        for label in range(4)
-    ]
-    future = pipeline.submit("forward_backward", parts, list)
+    other = threading.Event()  # one of the others was accepted
+
+    def held(label):
+        submitted.wait(h.BOUND)
+        if label == which != 0:
+            other.wait(h.BOUND)
+
+    def part(label):
+        made = world.part(
+            label, before=lambda: held(label), refuse=h.refused() if label == which else None, answers=[Pending()]
+        )
+        return attrs.evolve(made, send=lambda seq_id: (made.send(seq_id), other.set())[0])
+
+    future = pipeline.submit("forward_backward", [part(label) for label in range(4)], list, read_only=read_only)
     later = pipeline.submit("optim_step", [world.part("later")], h.first)
     submitted.set()
     assert isinstance(future.exception(h.BOUND), UnprocessableEntityError)
@@ -87,11 +98,20 @@ def test_one_that_is_refused_fails_the_operation_for_good(world, h, which):
         pipeline.reopen()
 
 
+def test_if_all_are_refused_the_next_call_goes_on(world, h):
+    """As when the server does not have the loss: it has used none of the numbers."""
+    pipeline = world.submission(uploads=4)
+    parts = [world.part(label, refuse=h.refused()) for label in range(4)]
+    assert isinstance(pipeline.submit("forward_backward", parts, list).exception(h.BOUND), UnprocessableEntityError)
+    assert "x" == pipeline.submit("optim_step", [world.part("x")], h.first).result(h.BOUND)
+    assert [1] == world.server.seqs
+
+
 def test_after_a_failure_no_other_begins(world, h):
     """Each may be tried again for minutes, and the operation has failed; with one thread, they have an order."""
     parts = [world.part(label, refuse=h.refused() if label == 1 else None) for label in range(4)]
-    with pytest.raises(UnprocessableEntityError):
-        Uploads("m", 1, time.monotonic).send_all(parts, 2)
+    accepted, failed = Uploads("m", 1, time.monotonic).send_all(parts, 2)
+    assert ("r1", UnprocessableEntityError) == (accepted.request_id, type(failed))
     assert [0] == world.server.labels
 
 

@@ -31,8 +31,8 @@ def test_the_second_half_is_made_from_the_results_of_the_first(world, h, wiring)
     assert ([1, 2, 3, 4, 5], ["f0", "f1", "b0", "b1", "step"]) == (world.server.seqs, world.server.labels)
 
 
-def test_a_loss_that_raises_fails_with_its_own_error_and_the_pipeline_stays_open(world, h, wiring):
-    """Nothing is half-sent, so there is nothing to repair; the next number follows."""
+def test_a_loss_that_raises_fails_with_its_own_error_and_the_next_call_goes_on(world, h, wiring):
+    """Nothing is half-sent, so the next number follows as soon as the program has read the error."""
     pipeline = world.submission(wiring=wiring)
 
     def loss(results):
@@ -40,7 +40,6 @@ def test_a_loss_that_raises_fails_with_its_own_error_and_the_pipeline_stays_open
 
     custom = pipeline.submit_staged("forward_backward_custom", [world.part("f")], loss, h.first)
     assert isinstance(custom.exception(h.BOUND), ZeroDivisionError)
-    assert PipelineState.OPEN is pipeline.state
     assert "x" == pipeline.submit("optim_step", [world.part("x")], h.first).result(h.BOUND)
     assert [1, 2] == world.server.seqs
 

@@ -86,8 +86,11 @@ class TrainingClient(NotPicklable, ReadyClient):
     ``forward_backward`` and ``optim_step`` together, and the next step before you wait for this one. Safe to use from
     several threads; the order is then that of the calls.
 
-    If an operation fails, later ones cannot mean what they were meant to, so every queued and new call raises
-    ``PipelineBrokenError`` naming the first failure, until :meth:`reopen` or a new client.
+    A failure governs what was submitted in ignorance of it, and no more. An operation that cannot change the model
+    (:meth:`forward` and the saves) fails alone. When one fails that changes it, what was submitted behind it fails with
+    ``PipelineBrokenError``, which names it. Once your program has read the failure, from a future or from a call that
+    raised it, the next call goes on, with a warning in the log; unless it is not certain what the server has done: then
+    every call says so, and the way on is a new client from the last checkpoint.
     """
 
     def __init__(self, session: Session, model_id: str, base_model: str) -> None:
@@ -125,7 +128,7 @@ class TrainingClient(NotPicklable, ReadyClient):
 
         Raises:
             InvalidInputError: The batch cannot be computed; the error names the datum. Nothing was sent.
-            PipelineBrokenError: An earlier operation failed.
+            PipelineBrokenError: An earlier operation failed, and your program had not read that.
             ClientClosedError: The client is closed.
         """
         return self._submit_batch("forward_backward", data, loss_fn, loss_fn_config)
@@ -238,7 +241,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         def send(seq_id: int) -> UntypedAPIFuture:
             return self._session.api.weights.save(attrs.evolve(request, seq_id=seq_id))
 
-        return self._submit_one("save_state", "SaveWeights", SaveWeightsResponse, send)
+        return self._submit_one("save_state", "SaveWeights", SaveWeightsResponse, send, read_only=True)
 
     def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
         """Load saved weights into this model, with a fresh optimizer.
@@ -303,7 +306,9 @@ class TrainingClient(NotPicklable, ReadyClient):
         def send(seq_id: int) -> UntypedAPIFuture:
             return self._session.api.weights.save_external(attrs.evolve(request, seq_id=seq_id))
 
-        return self._submit_one("save_weights_external", "SaveWeightsExternal", SaveWeightsExternalResponse, send)
+        return self._submit_one(
+            "save_weights_external", "SaveWeightsExternal", SaveWeightsExternalResponse, send, read_only=True
+        )
 
     def save_weights_and_get_sampling_client(
         self,
@@ -391,10 +396,11 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._submit_one("unload", "UnloadModel", UnloadModelResponse, send)
 
     def check(self) -> None:
-        """Raise if an operation has failed, also one whose future nobody reads.
+        """Raise if an operation has failed that changes the model, also one whose future nobody reads.
 
         A server that was sent operations ahead does those behind a failure too. So a save may succeed although a step
-        before it failed: check after its result is there, for whatever was submitted before it is done then.
+        before it failed: check after its result is there, for whatever was submitted before it is done then. A failure
+        that the program has read already is not raised again, if the next call goes on after it.
 
         Raises:
             PipelineBrokenError: An operation failed; it is the ``__cause__``.
@@ -403,10 +409,11 @@ class TrainingClient(NotPicklable, ReadyClient):
         self._submission.check()
 
     def reopen(self) -> None:
-        """Go on after a failure, if it is known for certain what the server did and did not do.
+        """Go on after a failure that the program has not read, if it is certain what the server did and did not do.
 
         That is so if the server refused or failed an operation and nothing else is under way. What the failed
-        operations would have done was not done: submit them again if you still want it.
+        operations would have done was not done: submit them again if you still want it. After a failure that was read,
+        the next call goes on without this.
 
         Raises:
             PipelineBrokenError: It is not certain; make a new client from the last checkpoint.
@@ -428,7 +435,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         self._agreement.check_data(batch)
         config = dict(loss_fn_config) if loss_fn_config else None
         parts = self._batch_parts(operation, batch, self._chunks(batch), loss_fn, config)
-        return self._submission.submit(operation, parts, combine_outputs)
+        return self._submission.submit(operation, parts, combine_outputs, read_only=operation == "forward")
 
     def _submit_handle(self, data: list[Datum], handle: LossHandle) -> APIFuture[ForwardBackwardOutput]:
         if handle.loss_id is None or handle.session_id != self._session.id:
@@ -496,11 +503,17 @@ class TrainingClient(NotPicklable, ReadyClient):
             return self._session.api.weights.save_for_sampler(attrs.evolve(request, seq_id=seq_id))
 
         return self._submit_one(
-            "save_weights_for_sampler", "SaveWeightsForSampler", SaveWeightsForSamplerResponse, send
+            "save_weights_for_sampler", "SaveWeightsForSampler", SaveWeightsForSamplerResponse, send, read_only=True
         )
 
     def _submit_one(
-        self, operation: str, request_type: str, result: type[T], send: Callable[[int], UntypedAPIFuture]
+        self,
+        operation: str,
+        request_type: str,
+        result: type[T],
+        send: Callable[[int], UntypedAPIFuture],
+        *,
+        read_only: bool = False,
     ) -> APIFuture[T]:
         part = Part(send=lambda seq_id: send(seq_id).request_id, request_type=request_type, decode=result)
-        return self._submission.submit(operation, [part], _only)
+        return self._submission.submit(operation, [part], _only, read_only=read_only)

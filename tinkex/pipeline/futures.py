@@ -26,6 +26,7 @@ from tinkex.errors import (
     PipelineBrokenError,
     ResultTimeoutError,
     TinkexError,
+    UnexpectedError,
 )
 
 __all__ = ["APIFuture", "Observer", "PhaseChange", "Phases", "Promise"]
@@ -112,6 +113,8 @@ class APIFuture(concurrent.futures.Future[T]):
         # State and reason change together, so they are one attribute.
         self._queue: tuple[str, str | None] = ("unknown", None)
         self._quiet = False
+        # Called whenever somebody reads the outcome.
+        self._on_read: Callable[[], object] | None = None
         # Takes back what was begun; None for what cannot be taken back.
         self._withdraw: Callable[[], bool] | None = None
 
@@ -149,7 +152,7 @@ class APIFuture(concurrent.futures.Future[T]):
         Raises:
             ResultTimeoutError: The time is up. The operation goes on; call again to go on waiting.
             concurrent.futures.CancelledError: It was cancelled before it was sent.
-            TinkexError: The operation failed.
+            TinkexError: The operation failed. Only what a custom loss raises comes out as it is.
         """
         self._await_outcome(timeout)
         return super().result(0)
@@ -226,6 +229,8 @@ class APIFuture(concurrent.futures.Future[T]):
                 break
         if self.phases.fetched is None:
             self.phases.fetched = self._clock()
+        if self._on_read is not None:
+            self._on_read()
 
     def _cancel_running(self) -> bool:
         """Become cancelled although it was begun; False if it is complete."""
@@ -387,8 +392,17 @@ class Promise(Generic[T]):
         """Complete the future with a result; False if it was complete already."""
         return self._complete(self.future.set_result, value, "ready", None)
 
-    def fail(self, error: BaseException) -> bool:
-        """Complete the future with an error; False if it was complete already."""
+    def fail(self, error: BaseException, *, own: bool = False, on_read: Callable[[], object] | None = None) -> bool:
+        """Complete the future with an error; False if it was complete already.
+
+        Args:
+            error: What went wrong. An exception that is no ``TinkexError`` becomes the cause of an UnexpectedError.
+            own: It comes from code of the user, who gets it as it is.
+            on_read: Called whenever somebody reads the error.
+        """
+        error = error if own else UnexpectedError.of(error)
+        if on_read is not None:
+            self.future._on_read = on_read
         if isinstance(error, OperationError):
             error.operation = error.operation or self.future.operation
         if isinstance(error, TinkexError):

@@ -221,13 +221,14 @@ class PromiseKeeper:
         promise.resolve(value)
         self._drop(promise)
 
-    def _fail(self, promise: Promise[Any], error: BaseException) -> None:
-        self._drop(promise, failed=promise.fail(error))
+    def _fail(self, promise: Promise[Any], error: BaseException, **how: Any) -> None:
+        """Fail a promise; ``how`` goes to :meth:`Promise.fail`."""
+        self._drop(promise, failed=promise.fail(error, **how))
 
-    def _end(self, promise: Promise[Any], error: BaseException | None) -> None:
+    def _end(self, promise: Promise[Any], error: BaseException | None, **how: Any) -> None:
         """Complete a promise that was taken from the queue: with the error, or as cancelled without one."""
         if error is not None:
-            self._fail(promise, error)
+            self._fail(promise, error, **how)
         else:
             promise.cancelled()
             self._drop(promise)

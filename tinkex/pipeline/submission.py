@@ -17,6 +17,7 @@ when the others have been accepted: the server waits for it, and then has the wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,18 +30,21 @@ from tinkex.errors import (
     ClientClosedError,
     InvalidInputError,
     LifecycleError,
-    PipelineBrokenError,
     RequestFailedError,
+    UnexpectedError,
 )
 from tinkex.pipeline.flow import ByteBudget
-from tinkex.pipeline.futures import APIFuture, Promise
+from tinkex.pipeline.futures import APIFuture
 from tinkex.pipeline.keeper import Part, PromiseKeeper, Wiring, is_refusal
+from tinkex.pipeline.operation import Operation
 from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.process import ExitDeadline, renewed
-from tinkex.pipeline.state import Failure, PipelineState
+from tinkex.pipeline.state import Failure, Failures, PipelineState, named
 from tinkex.pipeline.uploads import Sent, Uploads
 
 __all__ = ["Submission"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -53,43 +57,12 @@ class _StoppedError(Exception):
     """The pipeline broke or closed between the requests of an operation."""
 
 
-class _Operation:
-    """One call: the requests still to be sent, and the results that have come."""
-
-    __slots__ = ("between", "charge", "combine", "doomed", "left", "parts", "promise", "results")
-
-    def __init__(
-        self,
-        promise: Promise[Any],
-        parts: Sequence[Part],
-        combine: Callable[[list[Any]], Any],
-        between: Callable[[list[Any]], Sequence[Part]] | None,
-    ) -> None:
-        self.promise = promise
-        self.combine = combine
-        self.between = between
-        self.doomed = False  # its failure is known, and whoever knows completes the future
-        self.charge = 0
-        self.load(parts)
-
-    def load(self, parts: Sequence[Part]) -> None:
-        """Take on the requests of the next stage."""
-        self.parts = deque(parts)
-        self.results: list[Any] = [None] * len(parts)
-        self.left = len(parts)
-        self.charge += sum(part.size for part in parts)
-
-    @property
-    def name(self) -> str:
-        return self.promise.future.operation
-
-
 @attrs.define(kw_only=True, slots=True, eq=False)
 class _Chunk(Watched):
     """One accepted request of an operation."""
 
     pipeline: Submission
-    operation: _Operation
+    operation: Operation
     index: int
 
     @override
@@ -137,10 +110,9 @@ class Submission(PromiseKeeper):
         self._budget = budget
         self._uploads = Uploads(name, uploads, self._clock)
         # guarded by _lock
-        self._queue: deque[_Operation] = deque()
+        self._queue: deque[Operation] = deque()
         self._next = first_seq_id
-        self._failure: Failure | None = None
-        self._doubt = False  # it is not certain which numbers the server has used
+        self._failures = Failures()
         self._sending = False
         self._in_flight = 0  # accepted requests whose outcome is not known
         self._working = False  # the worker runs or is about to
@@ -155,14 +127,16 @@ class Submission(PromiseKeeper):
         """What the pipeline does with operations now."""
         if self._closed is not None:
             return PipelineState.CLOSED
-        return PipelineState.OPEN if self._failure is None else PipelineState.BROKEN
+        return PipelineState.BROKEN if self._failures.governing else PipelineState.OPEN
 
     @property
     def next_seq_id(self) -> int:
         """The number that the next request will have."""
         return self._next
 
-    def submit(self, operation: str, parts: Sequence[Part], combine: Callable[[list[Any]], T]) -> APIFuture[T]:
+    def submit(
+        self, operation: str, parts: Sequence[Part], combine: Callable[[list[Any]], T], *, read_only: bool = False
+    ) -> APIFuture[T]:
         """Queue an operation of one or more requests.
 
         The requests get consecutive numbers. Of three or more, all but the first may be sent at once, and then the
@@ -173,16 +147,18 @@ class Submission(PromiseKeeper):
             parts: The requests, at least one.
             combine: Makes the result of the operation from the results of the requests, in order. Runs on a
                 thread of the poller; if it raises, the operation has failed.
+            read_only: It cannot change the model, so its failure is its own.
 
         Returns:
             The future of the result.
 
         Raises:
-            PipelineBrokenError: An earlier operation failed; it is the ``__cause__``.
+            PipelineBrokenError: An earlier operation failed and the program did not know of it, or it is not certain
+                what the server has done. The failure is the ``__cause__``.
             ClientClosedError: The pipeline was closed, or belongs to another process.
             FlowControlError: The requests exceed the whole byte budget.
         """
-        return self._enqueue(operation, parts, combine, None)
+        return self._enqueue(operation, parts, combine, read_only=read_only)
 
     def submit_staged(
         self,
@@ -199,8 +175,8 @@ class Submission(PromiseKeeper):
         Args:
             operation: Name of the method.
             parts: The requests of the first half.
-            between: Makes the requests of the second half; runs on the worker. If it raises, the operation
-                and what is queued behind it fail, and the pipeline stays open: nothing was half-sent.
+            between: Makes the requests of the second half; runs on the worker. What it raises is the failure of the
+                operation, as it is.
             combine: Makes the result from the results of the second half.
 
         Returns:
@@ -209,10 +185,13 @@ class Submission(PromiseKeeper):
         Raises:
             TinkexError: As for :meth:`submit`.
         """
-        return self._enqueue(operation, parts, combine, between)
+        return self._enqueue(operation, parts, combine, between=between)
 
     def check(self) -> None:
-        """Raise what :meth:`submit` would raise now, before any work is spent on preparing a request."""
+        """Raise what :meth:`submit` would raise now, before any work is spent on preparing a request.
+
+        Whoever gets a failure from here knows of it.
+        """
         with self._lock:
             self._raise_if_refusing_locked()
 
@@ -225,7 +204,7 @@ class Submission(PromiseKeeper):
         self._wake_callers()
 
     def reopen(self) -> None:
-        """Go on after a failure: BROKEN -> OPEN. Does nothing if the pipeline is OPEN.
+        """Go on after a failure, whether the program knows of it or not. Does nothing if the pipeline is OPEN.
 
         The server may hold gradients of operations that were done before the failure.
 
@@ -237,12 +216,10 @@ class Submission(PromiseKeeper):
         with self._lock:
             if self._closed is not None:
                 raise renewed(self._closed)
-            if self._failure is None:
-                return
             obstacle = self._obstacle_locked()
-            if obstacle is not None:
-                raise self._broken_error(self._failure, obstacle)
-            self._failure = None
+            if self._failures.governing and obstacle is not None:
+                raise self._failures.tell(self.name, obstacle)
+            self._failures.end()
 
     # --- the caller's side ----------------------------------------------------------------------------------
 
@@ -251,7 +228,7 @@ class Submission(PromiseKeeper):
         name: str,
         parts: Sequence[Part],
         combine: Callable[[list[Any]], Any],
-        between: Callable[[list[Any]], Sequence[Part]] | None,
+        **kind: Any,
     ) -> APIFuture[Any]:
         if not parts:
             raise InvalidInputError("an operation needs at least one request", field="parts")
@@ -259,10 +236,11 @@ class Submission(PromiseKeeper):
         self._poller.start()
         self._take_budget(sum(part.size for part in parts))
         promise = self._promise(name)
-        operation = _Operation(promise, parts, combine, between)
+        operation = Operation(promise, parts, combine, **kind)
         with self._lock:
             error = self._refusal_locked(new=True)
             starts = error is None and not self._working
+            over = self._failures.end() if error is None else []
             if error is None:
                 self._kept[promise] = None
                 self._queue.append(operation)
@@ -271,6 +249,8 @@ class Submission(PromiseKeeper):
             self._budget.release(operation.charge)
             promise.fail(error)
             raise error
+        if over:
+            logger.warning("%s goes on after %s; what was submitted behind it was not done", self.name, named(over))
         if starts:
             self._start_worker()
         return promise.future
@@ -282,9 +262,17 @@ class Submission(PromiseKeeper):
             return
         try:
             self._budget.acquire(size, owner=self)
-        except LifecycleError:
-            self.check()  # sent away by a failure or by close
-            raise
+        except LifecycleError as error:
+            raise self._why_sent_away(error) from None
+
+    def _why_sent_away(self, error: LifecycleError) -> LifecycleError:
+        """Return why a blocked call was refused: the pipeline was closed, or it broke, though that may be over."""
+        with self._lock:
+            failure = self._failures.latest
+            if self._closed is not None or failure is None:
+                return error
+            failure.tell()
+            return failure.broken(self.name)
 
     def _start_worker(self) -> None:
         try:
@@ -299,9 +287,10 @@ class Submission(PromiseKeeper):
         """Return why an operation cannot be taken (``new``) or sent, or None."""
         if self._closed is not None and (new or self._dropping):
             return renewed(self._closed)
-        if self._failure is not None:
-            return self._broken_error(self._failure)
-        return None
+        failures, obstacle = self._failures, self._obstacle_locked()
+        if not failures.governing or (new and obstacle is None and failures.were_told()):
+            return None
+        return failures.tell(self.name, obstacle) if new else failures.governing[0].broken(self.name)
 
     def _raise_if_refusing_locked(self) -> None:
         error = self._refusal_locked(new=True)
@@ -313,26 +302,8 @@ class Submission(PromiseKeeper):
                 "compute what it needs before, or with another client"
             )
 
-    def _broken_error(self, failure: Failure, obstacle: str | None = None) -> PipelineBrokenError:
-        consequence = (
-            f"and {self.name} cannot be reopened: {obstacle}"
-            if obstacle
-            else "so this one was given up; reopen the client, or create a new one from the last checkpoint"
-        )
-        error = PipelineBrokenError(
-            f"an earlier {failure.operation} of {self.name} failed ({failure.text}), {consequence}",
-            operation=failure.operation,
-            request_id=failure.request_id,
-        )
-        error.__cause__ = failure.error
-        return error
-
     def _obstacle_locked(self) -> str | None:
-        if self._doubt:
-            return "the server may or may not have used its number; create a new client from the last checkpoint"
-        if self._sending or self._in_flight:
-            return "other operations are still in flight; wait for their futures and try again"
-        return None
+        return self._failures.obstacle(unsettled=self._sending or self._in_flight > 0)
 
     # --- the worker -----------------------------------------------------------------------------------------
 
@@ -352,7 +323,7 @@ class Submission(PromiseKeeper):
         self._worker = None
         self._changed.notify_all()
 
-    def _take(self) -> _Operation | None:
+    def _take(self) -> Operation | None:
         """Take the next operation that is not cancelled; None if there is none, and the worker is at rest."""
         if self._exit.over():
             self._give_up_at_exit()
@@ -368,7 +339,7 @@ class Submission(PromiseKeeper):
             self._budget.release(operation.charge)
             self._end(operation.promise, None)
 
-    def _run(self, operation: _Operation) -> None:
+    def _run(self, operation: Operation) -> None:
         try:
             done = self._send(operation) and (operation.between is None or self._run_second_half(operation))
             if not done and not operation.doomed:
@@ -376,14 +347,14 @@ class Submission(PromiseKeeper):
                     error = self._refusal_locked(new=False) or ExitDeadline.error()
                 self._fail(operation.promise, error)
         except BaseException as error:
-            self._break_with(operation, error, certain=is_refusal(error))
+            self._fail_operation(operation, error, certain=is_refusal(error))
             if not isinstance(error, Exception):
                 raise
         finally:
             operation.parts.clear()
             self._budget.release(operation.charge)
 
-    def _send(self, operation: _Operation) -> bool:
+    def _send(self, operation: Operation) -> bool:
         """Send the requests; False if the pipeline broke or closed in between."""
         if self._uploads.threads > 1 and len(operation.parts) > _FEW:
             return self._send_side_by_side(operation)
@@ -403,22 +374,26 @@ class Submission(PromiseKeeper):
             self._accept(operation, part, index, sent)
         return True
 
-    def _send_side_by_side(self, operation: _Operation) -> bool:
+    def _send_side_by_side(self, operation: Operation) -> bool:
         """Send all requests but the first, and when they are accepted the first; as :meth:`_send` otherwise."""
         seq_id = self._claim(operation)
         if seq_id is None:
             return False
         parts = tuple(operation.parts)
+        outcomes: list[Sent | BaseException] = []
         try:
-            sent = self._uploads.send_all(parts[1:], seq_id + 1)
+            outcomes = self._uploads.send_all(parts[1:], seq_id + 1)
+            sent = [_sent(outcome) for outcome in outcomes]
             if self._claim(operation) is None:
                 raise _StoppedError
             sent.insert(0, self._uploads.send(parts[0], seq_id))
         except BaseException as error:
             with self._lock:
                 self._sending = False
-                # Numbers behind a gap: the server waits for the first, and no other operation can have it.
-                self._doubt = True
+                # Numbers behind a gap: the server waits for the first, and no other operation can have it. Unless it
+                # has refused all that it was sent.
+                if not outcomes or not all(isinstance(each, BaseException) and is_refusal(each) for each in outcomes):
+                    self._failures.uncertain = True
             if isinstance(error, _StoppedError):
                 return False
             raise
@@ -439,13 +414,13 @@ class Submission(PromiseKeeper):
             self._in_flight += requests
         return True
 
-    def _accept(self, operation: _Operation, part: Part, index: int, sent: Sent) -> None:
+    def _accept(self, operation: Operation, part: Part, index: int, sent: Sent) -> None:
         self._budget.release(part.size)
         operation.charge -= part.size
         operation.promise.accept(sent.request_id)
         self._watch(operation, part, index, sent)
 
-    def _claim(self, operation: _Operation) -> int | None:
+    def _claim(self, operation: Operation) -> int | None:
         """Return the number of the next request, or None if nothing may be sent any more."""
         with self._lock:
             if operation.doomed or self._refusal_locked(new=False) is not None:
@@ -453,7 +428,7 @@ class Submission(PromiseKeeper):
             self._sending = True
             return self._next
 
-    def _watch(self, operation: _Operation, part: Part, index: int, sent: Sent) -> None:
+    def _watch(self, operation: Operation, part: Part, index: int, sent: Sent) -> None:
         self._poller.watch(
             _Chunk(
                 request_id=sent.request_id,
@@ -468,7 +443,7 @@ class Submission(PromiseKeeper):
             )
         )
 
-    def _run_second_half(self, operation: _Operation) -> bool:
+    def _run_second_half(self, operation: Operation) -> bool:
         """Wait for the first half, call the user's loss and send what it returns."""
         between = operation.between
         if between is None or not self._await_first_half(operation):
@@ -477,10 +452,11 @@ class Submission(PromiseKeeper):
         try:
             parts = list(between(operation.results))
         except BaseException as error:
-            self._loss_failed(operation, error)
+            # Nothing is half-sent, and the loss is code of the user.
+            self._fail_operation(operation, error, certain=True, own=True)
             if not isinstance(error, Exception):
                 raise
-            return True
+            return False
         finally:
             self._in_loss = False
         self._budget.take(sum(part.size for part in parts))
@@ -491,7 +467,7 @@ class Submission(PromiseKeeper):
             self._finish(operation)
         return self._send(operation)
 
-    def _await_first_half(self, operation: _Operation) -> bool:
+    def _await_first_half(self, operation: Operation) -> bool:
         with self._lock:
             while not operation.doomed and self._refusal_locked(new=False) is None:
                 if operation.left == 0:
@@ -501,14 +477,6 @@ class Submission(PromiseKeeper):
                 # Woken by results and failures; the timeout is for noticing the end of the program.
                 self._changed.wait(_LOOK_UP_S)
             return False
-
-    def _loss_failed(self, operation: _Operation, error: BaseException) -> None:
-        """Fail the operation, and what was queued in the belief that it would be done."""
-        failure = Failure(error, operation.name, operation.promise.future.request_id)
-        with self._lock:
-            queued = self._take_all_locked()
-        self._fail(operation.promise, error)
-        self._refuse(queued, failure)
 
     # --- the poller's side ----------------------------------------------------------------------------------
 
@@ -526,16 +494,17 @@ class Submission(PromiseKeeper):
             self._finish(operation)
 
     def _chunk_failed(self, chunk: _Chunk, error: BaseException) -> None:
-        with self._lock:
-            self._in_flight -= 1
-        self._break_with(chunk.operation, error, certain=isinstance(error, RequestFailedError))
+        operation = chunk.operation
+        # The server has used the number. What became of the model is another matter.
+        certain = operation.read_only or isinstance(error, RequestFailedError)
+        self._fail_operation(operation, error, certain=certain, settled=1)
 
-    def _finish(self, operation: _Operation) -> None:
+    def _finish(self, operation: Operation) -> None:
         try:
             value = operation.combine(operation.results)
         except BaseException as error:
             # The server has done it, so its numbers are certain.
-            self._break_with(operation, error, certain=True)
+            self._fail_operation(operation, error, certain=True)
             if not isinstance(error, Exception):
                 raise
             return
@@ -543,33 +512,53 @@ class Submission(PromiseKeeper):
 
     # --- failing --------------------------------------------------------------------------------------------
 
-    def _break_with(self, operation: _Operation, error: BaseException, *, certain: bool) -> None:
-        """Break the pipeline, and only then fail the operation, so that no reaction to it slips through."""
+    def _fail_operation(
+        self, operation: Operation, error: BaseException, *, certain: bool, own: bool = False, settled: int = 0
+    ) -> None:
+        """Fail an operation. One that may have changed the model, or left its number uncertain, breaks the pipeline.
+
+        It breaks first, so that no reaction to the failure slips through.
+
+        Args:
+            operation: What failed.
+            error: Why.
+            certain: It is known which numbers the server has used.
+            own: The error comes from code of the user.
+            settled: Requests in flight whose outcome this is.
+        """
+        if not own:
+            error = UnexpectedError.of(error)
         failure = Failure(error, operation.name, operation.promise.future.request_id)
         with self._lock:
-            operation.doomed = True
-            queued = self._break_locked(failure, certain=certain)
-        self._fail(operation.promise, error)
-        self._refuse(queued, failure)
-        self._wake_callers()
+            self._in_flight -= settled
+            # Of an operation that has failed before, the program hears the first error only.
+            repeated, operation.doomed = operation.doomed, True
+            certain = certain and not self._failures.uncertain
+            breaks = not certain or not (operation.read_only or repeated)
+            queued = self._break_locked(failure, certain=certain) if breaks else []
+            self._changed.notify_all()
+        if not repeated:
+            self._fail(operation.promise, error, own=own, on_read=failure.tell)
+        if breaks:
+            self._refuse(queued, failure)
+            self._wake_callers()
 
-    def _break_locked(self, failure: Failure, *, certain: bool) -> list[tuple[_Operation, bool]]:
+    def _break_locked(self, failure: Failure, *, certain: bool) -> list[tuple[Operation, bool]]:
         """Become BROKEN, and return what was queued; the caller refuses it."""
-        self._doubt = self._doubt or not certain
-        self._failure = self._failure or failure
+        self._failures.add(failure, certain=certain)
         self._changed.notify_all()
         return self._take_all_locked()
 
-    def _take_all_locked(self) -> list[tuple[_Operation, bool]]:
+    def _take_all_locked(self) -> list[tuple[Operation, bool]]:
         """Empty the queue; return each operation, and False for one that was cancelled."""
         queued = [(operation, operation.promise.start()) for operation in self._queue]
         self._queue.clear()
         return queued
 
-    def _refuse(self, queued: list[tuple[_Operation, bool]], failure: Failure) -> None:
+    def _refuse(self, queued: list[tuple[Operation, bool]], failure: Failure) -> None:
         for operation, started in queued:
             self._budget.release(operation.charge)
-            self._end(operation.promise, self._broken_error(failure) if started else None)
+            self._end(operation.promise, failure.broken(self.name) if started else None, on_read=failure.tell)
 
     @override
     def _abandon(self, error: ClientClosedError) -> None:
@@ -592,3 +581,9 @@ class Submission(PromiseKeeper):
     @override
     def _on_own_thread(self) -> bool:
         return self._worker == threading.get_ident() or self._poller.on_own_thread()
+
+
+def _sent(outcome: Sent | BaseException) -> Sent:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

@@ -43,22 +43,25 @@ class Uploads:
         started = self._clock()
         return Sent(part.send(seq_id), self._clock() - started)
 
-    def send_all(self, parts: Sequence[Part], first_seq_id: int) -> list[Sent]:
+    def send_all(self, parts: Sequence[Part], first_seq_id: int) -> list[Sent | BaseException]:
         """Send requests with consecutive numbers at once, and wait for all that have begun.
 
-        After a failure no other begins; of several failures, the first is raised. When the program has ended no thread
-        starts any more; then they are sent here, one after the other.
+        After a failure no other begins. When the program has ended no thread starts any more; then they are sent here,
+        one after the other.
+
+        Returns:
+            What became of each that has begun, in order; all of them if there is no failure.
         """
         failed = threading.Event()
 
-        def send(part: Part, seq_id: int) -> Sent | None:
+        def send(part: Part, seq_id: int) -> Sent | BaseException | None:
             try:
                 return None if failed.is_set() else self.send(part, seq_id)
-            except BaseException:
+            except BaseException as error:
                 failed.set()
-                raise
+                return error
 
-        results: list[Callable[[], Sent | None]] = []
+        results: list[Callable[[], Sent | BaseException | None]] = []
         with ThreadPoolExecutor(self.threads, thread_name_prefix=f"tinkex-upload-{self.name}") as pool:
             for seq_id, part in enumerate(parts, first_seq_id):
                 # A context can be entered by one thread at a time.
@@ -67,4 +70,4 @@ class Uploads:
                     results.append(pool.submit(call).result)
                 except RuntimeError:
                     results.append(call)
-        return [sent for result in results if (sent := result()) is not None]
+        return [outcome for result in results if (outcome := result()) is not None]
