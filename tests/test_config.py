@@ -133,6 +133,7 @@ def test_each_variable_is_read():
             "TINKER_TAGS": "a, b,,a",
             "TINKER_PROJECT_ID": "p1",
             "TINKER_TELEMETRY": "0",
+            "TINKEX_WIRE": "proto",
             **CLOUDFLARE,
         }
     )
@@ -142,6 +143,7 @@ def test_each_variable_is_read():
         tags=["a", "b"],
         project_id="p1",
         telemetry=False,
+        wire="proto",
         default_headers={"CF-Access-Client-Id": "who", "CF-Access-Client-Secret": "hush"},
     )
 
@@ -154,6 +156,7 @@ def test_each_variable_is_read():
         ("TINKER_TAGS", "env", ("given",), "tags"),
         ("TINKER_PROJECT_ID", "env", "given", "project_id"),
         ("TINKER_TELEMETRY", "1", False, "telemetry"),
+        ("TINKEX_WIRE", "json", "proto", "wire"),
     ],
 )
 def test_an_argument_goes_before_its_variable(variable, value, given, field):

@@ -127,7 +127,7 @@ def _breaker(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _wire(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value not in ("auto", "json", "proto"):
-        raise ConfigurationError(f"{attribute.name} must be 'auto', 'json' or 'proto', got {value!r:.40}")
+        raise ConfigurationError(f"{attribute.name} (TINKEX_WIRE) must be 'auto', 'json' or 'proto', got {value!r:.40}")
 
 
 def _clean_url(value: Any) -> str:
@@ -205,7 +205,8 @@ class ClientConfig:
     it is sent from another thread. Polls, heartbeats and telemetry have none. Needs ``tinkex[otel]``."""
     heartbeat_interval_s: float = attrs.field(default=10.0, validator=_seconds)
     wire: Literal["auto", "json", "proto"] = attrs.field(default="auto", validator=_wire)
-    """Form of training requests and of results: ``"auto"`` asks the server for what it takes."""
+    """Form of training requests and of results: ``"auto"`` asks the server for what it takes, and turns to the other
+    form if it plainly refuses the first."""
     max_chunk_len: int = attrs.field(default=1024, validator=_count)
     """Datums in one forward_backward request; longer batches are split."""
     max_chunk_bytes: int = attrs.field(default=5_000_000, validator=_count)
@@ -233,7 +234,7 @@ class ClientConfig:
         """Combine arguments with the environment; an argument that is not None wins.
 
         Reads ``TINKER_BASE_URL``, ``TINKER_API_KEY``, ``TINKER_CREDENTIAL_CMD``, ``TINKER_TAGS`` (comma-separated),
-        ``TINKER_PROJECT_ID``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off),
+        ``TINKER_PROJECT_ID``, ``TINKEX_WIRE``, ``TINKER_TELEMETRY`` (``0``, ``false``, ``no`` or ``off`` turns it off),
         ``TINKEX_OTEL_PROPAGATE`` (``1``, ``true``, ``yes`` or ``on`` turns it on),
         ``CLOUDFLARE_ACCESS_CLIENT_ID`` / ``CLOUDFLARE_ACCESS_CLIENT_SECRET``, and ``TINKEX_DEFAULT_HEADERS`` and
         ``TINKEX_DEFAULT_QUERY`` (comma-separated ``name=value``), which those given are put over, one by one. An empty
@@ -294,6 +295,7 @@ def _read_env(environ: Mapping[str, str]) -> dict[str, Any]:
         "api_key": "TINKER_API_KEY",
         "credential_cmd": "TINKER_CREDENTIAL_CMD",
         "project_id": "TINKER_PROJECT_ID",
+        "wire": "TINKEX_WIRE",
     }
     values: dict[str, Any] = {field: env[name] for field, name in names.items() if name in env}
     if "TINKER_TAGS" in env:

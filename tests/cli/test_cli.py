@@ -51,8 +51,9 @@ def run(service):
     """Return a function that runs a command line and returns its outcome; ``urls`` are those it connected to."""
     urls = []
 
-    def connect(base_url):
+    def connect(base_url, **settings):
         urls.append(base_url)
+        invoke.settings = settings
         return service
 
     def invoke(*words, **options):
@@ -125,6 +126,15 @@ def test_the_module_is_the_command(place):
 def test_the_version_is_shown(run, words):
     """It is the package's."""
     assert run(*words, prog_name="tinkex").output.startswith(f"tinkex {__version__}")
+
+
+def test_the_form_of_the_wire_can_be_chosen(run):
+    """Where it is not, nothing is set, so that the variable counts; a typo is told at once."""
+    run("train", "sft", "my data.jsonl", "--steps", 1, "--wire", "proto")
+    assert {"wire": "proto"} == run.settings
+    run("train", "sft", "my data.jsonl", "--steps", 1, "--force", "--out", "runs/my data")
+    assert {} == run.settings
+    assert "'auto', 'json', 'proto'" in run("train", "sft", "my data.jsonl", "--wire", "JSON").stderr
 
 
 # --- train sft ---

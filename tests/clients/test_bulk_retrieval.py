@@ -123,3 +123,12 @@ def test_closing_ends_the_wait(stage, sampler):
         stage.service.close(drain=False)
         with pytest.raises(tinkex.ClientClosedError):
             future.result(WAIT)
+
+
+def test_a_server_that_tells_of_no_results_although_it_said_so_is_asked_once(stage):
+    """Its samples are asked for one by one, and those of the next sampler from the start."""
+    stage.faults.answer(404, {"detail": "Not Found"}, path="retrieve_futures", times=99)
+    for _ in range(2):
+        sampler = stage.service.create_sampling_client(base_model=BASE)
+        assert 1 == len(results([sampler.sample(PROMPT, 1, PARAMS)]))
+    assert 1 == stage.faults.count("retrieve_futures")

@@ -179,3 +179,13 @@ def test_copies_that_nobody_holds_end_their_threads(sampler):
     assert threads
     del copy
     until_collected(*threads)
+
+
+def test_a_server_that_gives_out_no_numbers_although_it_said_so_is_asked_once(stage):
+    """A 404 of the path: copies number their requests in ranges of their own, as with servers that never say so."""
+    stage.faults.answer(200, {"sample_join_sampling_session": True}, path="client/config", times=9)
+    stage.faults.answer(404, {"detail": "Not Found"}, path="join_sampling_session", times=9)
+    with stage.new_service() as service:
+        session = service._session
+        assert (None, None) == (session.join_sampler("s"), session.join_sampler("s"))
+    assert 1 == stage.faults.count("join_sampling_session")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import attrs
+import orjson
 import pytest
 
 import tinkex
@@ -332,7 +333,7 @@ def test_the_results_with_a_binary_form_are_those_that_can_be_read():
 @pytest.mark.parametrize("wire", ["JSON", "", None, 1, "proto+zstd"])
 def test_there_are_three_choices(wire):
     """A typo is found before anything is sent."""
-    with pytest.raises(ConfigurationError, match="wire must be 'auto', 'json' or 'proto'"):
+    with pytest.raises(ConfigurationError, match=r"wire .* must be 'auto', 'json' or 'proto'"):
         ClientConfig(wire=wire)
 
 
@@ -349,3 +350,181 @@ def test_sequences_have_ids(stage):
     again = sampler.sample(prompt, **ask)
     named = [sequence.sequence_id for sequence in again.result(WAIT).sequences]
     assert named == [f"{done[0].request_id}:0", f"{done[0].request_id}:1"]
+
+
+# --- what the server refuses corrects what its settings seem to say ---------------------------------------------------
+
+JSON = "application/json"
+HINTS = {"json": {"pjwt_auth_enabled": False}, "proto": {"fwdbwd_max_chunk_len": 1024}}
+MISSING = (404, {"detail": "Not Found"})
+UNREADABLE = [
+    (415, {"detail": "send JSON"}),
+    (400, {"detail": "There was an error parsing the body"}),
+    (422, {"detail": [{"type": "json_invalid", "loc": ["body", 0], "msg": "JSON decode error"}]}),
+    (
+        422,
+        {"detail": [{"type": "model_attributes_type", "loc": ["body"], "msg": "Input should be a valid dictionary"}]},
+    ),
+]
+
+
+def refusal(status: int, body: object) -> Response:
+    """Make the answer of a server that does not take a request."""
+    return Response(status=status, headers={"content-type": JSON}, content=orjson.dumps(body), elapsed=0.0)
+
+
+@pytest.fixture
+def takes_only(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Callable[..., list[tuple[str, str, str]]]:
+    """Let the server refuse all but one form; returns the training requests: path, form, key."""
+
+    def restrict(form: str, status: int = 415, body: object = None, hints: str | None = None) -> list:
+        seen: list[tuple[str, str, str]] = []
+        send = Transport.send
+
+        def refuse(self: Transport, method: str, path: str, **options: object) -> Response:
+            headers = {name.lower(): value for name, value in options["headers"].items()}
+            name, sent = path.rpartition("/")[2], headers.get("content-type", "")
+            if name not in ("forward", "forward_backward"):
+                return send(self, method, path, **options)
+            seen.append((name, sent, headers["x-idempotency-key"]))
+            if name == "forward" and form == PROTO:
+                return refusal(404, {"detail": "Not Found"})
+            if sent != form:
+                return refusal(status, body or {"detail": f"requires a body of {form}"})
+            return send(self, method, path, **options)
+
+        monkeypatch.setattr(Transport, "send", refuse)
+        stage.faults.answer(200, HINTS[hints or ("json" if form == PROTO else "proto")], path="client/config", times=99)
+        return seen
+
+    return restrict
+
+
+def numbers(stage: Stage, model: str) -> list[str]:
+    """Return what the engine did for a model."""
+    return stage.engine.operations(model)
+
+
+@pytest.mark.parametrize("first", ["forward", "forward_backward"])
+def test_a_refusal_of_json_turns_the_session_to_the_binary_form(stage, takes_only, caplog, first):
+    """The same request is sent again with the same number and key, once; all models of the session go on with it."""
+    seen = takes_only(PROTO)
+    with stage.new_service() as service, caplog.at_level("INFO", "tinkex"):
+        one, two = (service.create_lora_training_client(BASE, rank=4) for _ in range(2))
+        getattr(one, first)(BATCH, "cross_entropy").result(WAIT)
+        one.optim_step(types.AdamParams()).result(WAIT)
+        two.forward(BATCH, "cross_entropy").result(WAIT)
+        assert [first, "optim_step"] == numbers(stage, one.model_id)[-2:]
+    path = "forward" if first == "forward" else "forward_backward"
+    assert [(path, JSON), ("forward_backward", PROTO), ("forward_backward", PROTO)] == [each[:2] for each in seen]
+    assert seen[0][2] == seen[1][2] != seen[2][2]
+    assert 1 == sum("go in the binary form" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(("status", "body"), UNREADABLE)
+def test_a_binary_request_that_is_not_read_turns_the_session_to_json(stage, takes_only, status, body):
+    """The server has a setting of those that take the binary form, and does not take it."""
+    seen = takes_only(JSON, status, body)
+    with stage.new_service() as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        for _ in range(2):
+            train.forward_backward(BATCH, "cross_entropy").result(WAIT)
+    assert [PROTO, JSON, JSON] == [form for _, form, _ in seen]
+    assert seen[0][2] == seen[1][2]
+
+
+def test_requests_sent_side_by_side_turn_together(stage, takes_only):
+    """Each finds out by itself, or that another has; none is lost, and each is accepted once."""
+    takes_only(JSON, hints="proto")
+    with stage.new_service(max_chunk_len=1) as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        data = [make_datum(*range(1, 3 + length)) for length in range(5)]
+        for _ in range(2):
+            outputs = train.forward_backward(data, "cross_entropy").result(WAIT).loss_fn_outputs
+            assert [2, 3, 4, 5, 6] == [len(output["logprobs"].data) for output in outputs]
+        assert 10 == train._submission.next_seq_id - 1
+
+
+def test_what_the_other_form_is_refused_for_is_what_the_program_hears(stage, takes_only, datum):
+    """A server that takes only the binary form refuses the loss: its word on the loss counts, not that on the form."""
+    takes_only(PROTO)
+    with stage.new_service() as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        with pytest.raises(tinkex.RequestFailedError, match="token"):
+            train.forward_backward([make_datum(10**6)], "cross_entropy").result(WAIT)
+        train.forward_backward(BATCH, "cross_entropy").result(WAIT)
+        assert "proto" == service._session.agreement.wire
+
+
+def test_a_server_that_takes_neither_form_is_heard_on_the_first(stage, takes_only):
+    """And the guess stays, so that nothing goes back and forth."""
+    seen = takes_only("text/plain", 415, {"detail": "I take letters"}, hints="json")
+    with stage.new_service() as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        error = train.forward_backward(BATCH, "cross_entropy").exception(WAIT)
+        assert (415, "json") == (error.status_code, service._session.agreement.wire)
+        assert "TINKEX_WIRE" not in str(error)
+    assert [JSON, PROTO] == [form for _, form, _ in seen]
+
+
+def test_a_server_of_json_without_forward_is_said_to_lack_it(stage, takes_only):
+    """Its 404 looks like that of a server of the binary form, which then would have taken the other request."""
+    stage.faults.answer(*MISSING, path="forward", times=9)
+    stage.faults.answer(200, {}, path="client/config", times=9)
+    with stage.new_service() as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        train.forward_backward(BATCH, "cross_entropy").result(WAIT)
+        assert 404 == train.forward(BATCH, "cross_entropy").exception(WAIT).status_code
+        assert "json" == service._session.agreement.wire
+
+
+@pytest.mark.parametrize("wire", ["json", "proto"])
+def test_a_form_that_was_chosen_by_hand_is_kept_and_its_refusal_names_the_setting(stage, takes_only, wire):
+    """The server may be right, so the way out is said."""
+    seen = takes_only({"json": PROTO, "proto": JSON}[wire])
+    with stage.new_service(wire=wire) as service:
+        train = service.create_lora_training_client(BASE, rank=4)
+        error = train.forward_backward(BATCH, "cross_entropy").exception(WAIT)
+    assert f"wire='{wire}'" in str(error)
+    assert "TINKEX_WIRE" in str(error)
+    assert 1 == len(seen)
+
+
+def test_a_batch_that_is_too_large_is_halved_and_the_next_is_split_from_the_start(stage, monkeypatch):
+    """A proxy before the server has a limit of its own; the numbers stay contiguous, and nothing is lost."""
+    sizes: list[tuple[int, int]] = []
+    send = TrainingResource.forward_backward
+
+    def limited(self: TrainingResource, request: types.ForwardBackwardRequest, **given: object) -> object:
+        data = request.forward_backward_input.data
+        sizes.append((request.seq_id, len(data)))
+        if len(data) > 2:
+            raise tinkex.errors.error_from_status("HTTP 413", status_code=413)
+        return send(self, request, **given)
+
+    monkeypatch.setattr(TrainingResource, "forward_backward", limited)
+    train = stage.train()
+    data = [make_datum(*range(1, 3 + length)) for length in range(5)]
+    for _ in range(2):
+        outputs = train.forward_backward(data, "cross_entropy").result(WAIT).loss_fn_outputs
+        assert [2, 3, 4, 5, 6] == [len(output["logprobs"].data) for output in outputs]
+    assert [(1, 5), (1, 2), (2, 3), (2, 1), (3, 2)] == sizes[:5]
+    assert all(count <= 2 for _, count in sizes[5:])
+
+
+def test_one_datum_that_is_too_large_is_an_error(stage):
+    """There is nothing to halve."""
+    stage.faults.answer(413, {"detail": "too large"}, path="forward_backward")
+    assert 413 == stage.train().forward_backward(BATCH[:1], "cross_entropy").exception(WAIT).status_code
+
+
+def test_a_server_that_restores_into_models_only_is_given_one(stage):
+    """Its settings said that it makes the model itself; asked once, it is not asked again."""
+    path = stage.train().save_state("one").result(WAIT).path
+    refusal = {"detail": [{"type": "missing", "loc": ["body", "model_id"], "msg": "Field required"}]}
+    stage.faults.answer(422, refusal, path="load_weights")
+    with stage.new_service() as service:
+        before = stage.faults.count("load_weights")
+        for _ in range(2):
+            service.create_training_client_from_state(path).forward(BATCH, "cross_entropy").result(WAIT)
+        assert 3 == stage.faults.count("load_weights") - before

@@ -15,7 +15,7 @@ from tinkex.errors import ConfigurationError
 if TYPE_CHECKING:
     from tinkex.clients import ServiceClient
 
-__all__ = ["App", "choose_model", "server_options"]
+__all__ = ["App", "choose_model", "server_options", "wire_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,11 +24,11 @@ FIRST_CONTACT_ATTEMPTS = 6
 """How often to try to reach a server at first, within a second or so. Later failures are retried for minutes."""
 
 
-def _connect(base_url: str | None) -> ServiceClient:
+def _connect(base_url: str | None, **settings: Any) -> ServiceClient:
     """Make a client; whoever mistyped an address or a key is told at once."""
     from tinkex.clients import ServiceClient
 
-    config = ClientConfig.from_env(base_url=base_url)
+    config = ClientConfig.from_env(base_url=base_url, **settings)
     if not config.is_local:
         few = attrs.evolve(config.retry, max_attempts=FIRST_CONTACT_ATTEMPTS)
         with ServiceClient(config=attrs.evolve(config, retry=few)) as first:
@@ -57,19 +57,19 @@ class App:
     """The object of the click context; its callables are what tests replace.
 
     Attributes:
-        connect: Makes a client for a base URL.
+        connect: Makes a client for a base URL, and settings of the client that options have given.
         serve: Runs a server until it is interrupted.
         revoke: Deletes a key on the hosted service.
         debug: Show tracebacks.
     """
 
-    connect: Callable[[str | None], ServiceClient] = _connect
+    connect: Callable[..., ServiceClient] = _connect
     serve: Callable[..., None] = _serve
     revoke: Callable[[str], None] = _revoke
     debug: bool = False
 
-    def open(self, base_url: str | None) -> ServiceClient:
-        """Connect to the server that the options and the environment name.
+    def open(self, base_url: str | None, **settings: Any) -> ServiceClient:
+        """Connect to the server that the options and the environment name; a setting that is None is not given.
 
         With neither a key nor a base URL that is the embedded one; a line on stderr says so.
         """
@@ -80,7 +80,7 @@ class App:
                 "Set it or run 'tinkex auth login' for the hosted service, or give --base-url.",
                 err=True,
             )
-        return self.connect(base_url)
+        return self.connect(base_url, **{name: value for name, value in settings.items() if value is not None})
 
 
 def server_options(command: F) -> F:
@@ -91,6 +91,15 @@ def server_options(command: F) -> F:
         metavar="URL",
         help="The server; 'local' is the embedded one. Default: TINKER_BASE_URL; else the hosted service if "
         "TINKER_API_KEY is set or a key is stored; else local.",
+    )(command)
+
+
+def wire_option(command: F) -> F:
+    """Add ``--wire`` to a command that trains."""
+    return click.option(
+        "--wire",
+        type=click.Choice(["auto", "json", "proto"]),
+        help="Form of training requests. Default: TINKEX_WIRE; else auto, which finds out what the server takes.",
     )(command)
 
 

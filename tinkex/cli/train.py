@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from tinkex.cli._app import App, choose_model, server_options
+from tinkex.cli._app import App, choose_model, server_options, wire_option
 from tinkex.cli._errors import INTERRUPTED
 from tinkex.cli._interrupt import two_stage_interrupt
 from tinkex.errors import TinkexError
@@ -29,7 +29,7 @@ ABOVE_0 = click.FloatRange(min=0, min_open=True)
 SAVE_EVERY_HELP = "Steps between checkpoints; 0 saves at the end only. Default: 50."
 MAX_TOKENS_HELP = "Longest answer to sample. Default: what the held-out answers need."
 EXAMPLES_SHOWN = 3
-CHANGEABLE = frozenset({"file", "base_url", "resume", "steps", "epochs"})
+CHANGEABLE = frozenset({"file", "base_url", "wire", "resume", "steps", "epochs"})
 """Options that go together with --resume; a run keeps all others as they were when it began."""
 
 
@@ -42,6 +42,7 @@ def train() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", metavar="NAME", help="Base model. Default: the server's, if it offers only one.")
 @server_options
+@wire_option
 @click.option("--out", type=FOLDER, metavar="DIR", help="Run folder. Default: a new one, runs/<name of FILE>.")
 @click.option("--force", is_flag=True, help="Replace the run that is in the run folder.")
 @click.option("--resume", type=FOLDER, metavar="DIR", help="Go on with the run in this folder.")
@@ -76,7 +77,7 @@ def sft(context: click.Context, /, file: Path, base_url: str | None, **options: 
     reporter = make_reporter()
     saved_before = _last_checkpoint(folder)
     try:
-        with app.open(base_url) as service:
+        with app.open(base_url, wire=options["wire"]) as service:
             if resume:
                 result = _resume(service, file, folder, reporter, options)
             else:

@@ -16,10 +16,11 @@ from tinkex.clients.processes import NotPicklable
 from tinkex.clients.rest import RestClient
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.session import Session
+from tinkex.clients.settings import RESTORE
 from tinkex.clients.training import TrainingClient
 from tinkex.clients.twins import async_twins
 from tinkex.config import ClientConfig
-from tinkex.errors import ConfigurationError, InvalidInputError
+from tinkex.errors import APIStatusError, ConfigurationError, InvalidInputError
 from tinkex.pipeline import APIFuture, Observer
 from tinkex.pipeline.futures import finished
 from tinkex.types import (
@@ -351,21 +352,28 @@ class ServiceClient(NotPicklable):
         if isinstance(base_model, dict):
             base_model, user_metadata = None, base_model
         session = self._session
-        if not session.settings.restores_in_one_call():
-            client = self._create_like(path, base_model, user_metadata, token, optimizer)
-            load = client.load_state_with_optimizer if with_optimizer else client.load_state
-            load(path, token).result()
-            return client
-        model_id = session.create_model_from(
-            path,
-            optimizer=with_optimizer,
-            base_model=base_model,
-            user_metadata=user_metadata,
-            weights_access_token=token,
-            optimizer_config=optimizer,
-        )
-        info = session.api.models.get_info(GetInfoRequest(model_id=model_id))
-        return TrainingClient(session, model_id, info.model_data.model_name or info.model_name or base_model or "")
+        if session.settings.restores_in_one_call():
+            try:
+                model_id = session.create_model_from(
+                    path,
+                    optimizer=with_optimizer,
+                    base_model=base_model,
+                    user_metadata=user_metadata,
+                    weights_access_token=token,
+                    optimizer_config=optimizer,
+                )
+            except APIStatusError as error:
+                if not _wants_a_model(error):
+                    raise
+                session.settings.note_lack(RESTORE, error)
+            else:
+                info = session.api.models.get_info(GetInfoRequest(model_id=model_id))
+                name = info.model_data.model_name or info.model_name or base_model or ""
+                return TrainingClient(session, model_id, name)
+        client = self._create_like(path, base_model, user_metadata, token, optimizer)
+        load = client.load_state_with_optimizer if with_optimizer else client.load_state
+        load(path, token).result()
+        return client
 
     def _create_like(
         self,
@@ -386,6 +394,11 @@ class ServiceClient(NotPicklable):
         known = {name: value for name, value in flags.items() if value is not None}
         lora = LoraConfig(rank=info.lora_rank, **known)
         return self._create(base_model or info.base_model, lora, user_metadata, optimizer)
+
+
+def _wants_a_model(error: APIStatusError) -> bool:
+    """Tell whether a server refuses to load weights because there is no model yet to load them into."""
+    return error.status_code in (400, 422) and "model_id" in str(error.body)
 
 
 def _status_of(error: BaseException | None) -> ClientSessionFinishReasonType:

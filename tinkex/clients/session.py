@@ -22,7 +22,15 @@ from tinkex.clients.negotiation import Agreement, negotiate
 from tinkex.clients.reports import Redactor, watch
 from tinkex.clients.settings import ServerSettings
 from tinkex.config import ClientConfig, RetryPolicy
-from tinkex.errors import ClientClosedError, NotFoundError, PipelineBrokenError, RequestFailedError, TinkexError
+from tinkex.errors import (
+    APIStatusError,
+    ClientClosedError,
+    NotFoundError,
+    PipelineBrokenError,
+    RequestFailedError,
+    TinkexError,
+)
+from tinkex.http import is_missing_path
 from tinkex.pipeline import (
     APIFuture,
     ByteBudget,
@@ -317,11 +325,12 @@ class Session:
         """Return the pipeline of a model; it is closed together with the session."""
         with self._lock:
             self.check_open()
+            agreement = self._agree_locked()
             submission = Submission(
                 model_id,
                 self._poller,
                 budget=self.uploads,
-                uploads=self._agree_locked().upload_threads,
+                uploads=lambda: agreement.upload_threads,
                 wiring=self._wiring,
             )
             self._submissions.add(submission)
@@ -351,14 +360,19 @@ class Session:
 
     def join_sampler(self, sampling_session_id: str) -> int | None:
         """Become another client of a sampler; returns the number of this client, None if the server gives none out."""
-        if not self._ask_server().sample_join_sampling_session:
+        if not self._ask_server().sample_join_sampling_session or self.settings.lacks("join_sampling_session"):
             return None
         request = JoinSamplingSessionRequest(sampling_session_id=sampling_session_id)
-        return self.api.sampling.join_sampling_session(request).client_counter
+        try:
+            return self.api.sampling.join_sampling_session(request).client_counter
+        except APIStatusError as error:
+            if not self._has_no_endpoint(error, "join_sampling_session"):
+                raise
+            return None
 
     def new_herald(self, sampling_session_id: str, clone: int) -> Herald | None:
         """Return who hears of the samples of one client of a sampler, if the server has an endpoint for it."""
-        if not self._ask_server().sample_use_retrieve_futures:
+        if not self._ask_server().sample_use_retrieve_futures or self.settings.lacks("retrieve_futures"):
             return None
         futures, release = self.api.futures, self._poller.release
         target = SamplingSessionFuturesTarget(sampling_session_id=sampling_session_id, cloned_sampler_id=clone)
@@ -370,11 +384,22 @@ class Session:
                 timeout=None if may_hold else 0.0,
                 retrieved_request_ids=list(fetched),
             )
-            answer = futures.retrieve_many(request)
+            try:
+                answer = futures.retrieve_many(request)
+            except APIStatusError as error:
+                self._has_no_endpoint(error, "retrieve_futures")
+                raise
             ended = {done.request_id: getattr(done, _SIZE, None) for done in answer.completions}
             return News(ended=ended, cursor=answer.cursor)
 
         return Herald(ask, release)
+
+    def _has_no_endpoint(self, error: APIStatusError, name: str) -> bool:
+        """Remember it if the server has no such endpoint, although its settings said so."""
+        lacks = error.status_code in (405, 501) or is_missing_path(error.status_code, error.body)
+        if lacks:
+            self.settings.note_lack(name, error)
+        return lacks
 
     def create_model(
         self,

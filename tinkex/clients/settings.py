@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from tinkex._version import __version__
@@ -12,8 +13,12 @@ from tinkex.resources._base import raw
 from tinkex.types import ClientConfigResponse
 from tinkex.wire.json import parse
 
-__all__ = ["ServerSettings"]
+__all__ = ["RESTORE", "ServerSettings"]
 
+logger = logging.getLogger("tinkex")
+
+RESTORE = "making a model of a checkpoint in one call"
+"""What :meth:`ServerSettings.note_lack` calls it."""
 _NO_SUCH_ENDPOINT = frozenset({404, 405, 501})
 _SINCE_0_26 = frozenset({"sample_use_retrieve_futures", "custom_loss_server_side", "sample_join_sampling_session"})
 _ABOUT_THE_CALLER = frozenset({401, 402, 403})
@@ -29,6 +34,7 @@ class ServerSettings:
         # Guarded by _lock:
         self._known: ClientConfigResponse | None = None
         self._told: frozenset[str] = frozenset()
+        self._lacking: set[str] = set()
 
     def get(self) -> ClientConfigResponse:
         """Return the settings; the first call asks the server, and turns on what it wants of every request.
@@ -58,13 +64,30 @@ class ServerSettings:
             return self._told
 
     def restores_in_one_call(self) -> bool:
-        """Tell whether the server surely makes a model of a checkpoint with one call, as servers since 0.26 do.
+        """Tell whether the server makes a model of a checkpoint with one call, as servers since 0.26 do.
+
+        It says so, or is one of them, and has not refused it since.
 
         Raises:
             APIError: The server could not be asked.
         """
+        if self.lacks(RESTORE):
+            return False
         known = self.get().create_model_via_load_weights or bool(self.told() & _SINCE_0_26)
         return known or self._api.config.base_url == DEFAULT_BASE_URL
+
+    def lacks(self, what: str) -> bool:
+        """Tell whether the server was found to lack something that it seemed to offer; see :meth:`note_lack`."""
+        with self._lock:
+            return what in self._lacking
+
+    def note_lack(self, what: str, because: APIStatusError) -> None:
+        """Remember for the session that the server has refused what its settings seemed to offer."""
+        with self._lock:
+            known = what in self._lacking
+            self._lacking.add(what)
+        if not known:
+            logger.info("%s is not used from now on: the server refused it (%s)", what, because)
 
     def _ask(self) -> tuple[ClientConfigResponse, frozenset[str]]:
         try:

@@ -462,27 +462,42 @@ class TrainingClient(NotPicklable, ReadyClient):
         loss_fn: str,
         config: dict[str, float | str] | None,
     ) -> list[Part]:
-        send = self._send_forward if operation == "forward" else self._send_forward_backward
-        request_type = "Forward" if operation == "forward" else "ForwardBackward"
         return [
-            Part(
-                send=functools.partial(
-                    send, ForwardBackwardInput(data=data[chunk], loss_fn=loss_fn, loss_fn_config=config)
-                ),
-                size=size,
-                request_type=request_type,
-                decode=ForwardBackwardOutput,
+            self._batch_part(
+                operation, ForwardBackwardInput(data=data[chunk], loss_fn=loss_fn, loss_fn_config=config), size
             )
             for chunk, size in chunks
         ]
 
+    def _batch_part(self, operation: str, batch: ForwardBackwardInput, size: int) -> Part:
+        send = self._send_forward if operation == "forward" else self._send_forward_backward
+
+        def halve() -> list[Part]:
+            self._agreement.lower_chunk_bytes(size // 2)
+            middle = len(batch.data) // 2
+            halves = (attrs.evolve(batch, data=data) for data in (batch.data[:middle], batch.data[middle:]))
+            sizes = (size // 2, size - size // 2)
+            return [self._batch_part(operation, half, each) for half, each in zip(halves, sizes, strict=True)]
+
+        return Part(
+            send=functools.partial(send, batch),
+            size=size,
+            request_type="Forward" if operation == "forward" else "ForwardBackward",
+            decode=ForwardBackwardOutput,
+            halve=halve if len(batch.data) > 1 else None,
+        )
+
     def _send_forward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
         request = ForwardRequest(forward_input=batch, model_id=self.model_id, seq_id=seq_id)
-        return self._session.api.training.forward(request, wire=self._agreement.wire).request_id
+        return self._send_batch(self._session.api.training.forward, request)
 
     def _send_forward_backward(self, batch: ForwardBackwardInput, seq_id: int) -> str:
         request = ForwardBackwardRequest(forward_backward_input=batch, model_id=self.model_id, seq_id=seq_id)
-        return self._session.api.training.forward_backward(request, wire=self._agreement.wire).request_id
+        return self._send_batch(self._session.api.training.forward_backward, request)
+
+    def _send_batch(self, send: Callable[..., UntypedAPIFuture], request: object) -> str:
+        key = self._session.api.new_key()  # one request, in whichever form it is accepted
+        return self._agreement.send(lambda wire: send(request, wire=wire, idempotency_key=key)).request_id
 
     def _load(self, operation: str, path: str, token: str | None, *, optimizer: bool) -> APIFuture[LoadWeightsResponse]:
         require_kind(path, "training")

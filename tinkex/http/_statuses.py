@@ -11,7 +11,7 @@ from typing import Any
 from tinkex.errors import APIStatusError, error_from_status
 from tinkex.http.transport import Response
 
-__all__ = ["status_error"]
+__all__ = ["is_missing_path", "status_error"]
 
 _LONGEST_DETAIL = 500
 
@@ -44,6 +44,15 @@ def status_error(
         method=method,
         path=path,
     )
+
+
+def is_missing_path(status: int, body: object) -> bool:
+    """Tell whether a server does not have an endpoint at all, from its status and its decoded body.
+
+    A server that has the endpoint, and not what was asked for, says in JSON what it did not find; a web framework says
+    only that.
+    """
+    return status == 404 and (not isinstance(body, Mapping) or body.get("detail") == "Not Found")
 
 
 def _name(status: int) -> str:
@@ -105,8 +114,7 @@ def _advice(response: Response, body: Any, base_url: str, has_key: bool) -> str:
         return "no API key was sent: set TINKER_API_KEY or pass api_key="
     if response.status == 401:
         return "the API key that was sent is not accepted: check TINKER_API_KEY or api_key="
-    # A server that knows the path says in JSON what it did not find.
-    if response.status == 404 and (not isinstance(body, Mapping) or body.get("detail") == "Not Found"):
+    if is_missing_path(response.status, body):
         return f"this server has no such endpoint: check base_url={base_url}"
     if 300 <= response.status < 400:
         target = response.headers.get("location", "nowhere").split("?", 1)[0]

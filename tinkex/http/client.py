@@ -168,7 +168,7 @@ class ApiClient:
             APIStatusError: The server refused; the class tells how.
             ClientClosedError: The client was closed before or while waiting.
         """
-        key = None if method == "GET" else idempotency_key or f"tinkex-retry-{self._keys.getrandbits(128):032x}"
+        key = None if method == "GET" else idempotency_key or self.new_key()
         wait = self.config.timeout if timeout is None else timeout
         constant = self._headers if self._trace_headers is None else _merge(self._trace_headers(), self._headers)
         sent = _merge({**constant, **_call_headers(method, key, wait)}, headers)
@@ -209,6 +209,10 @@ class ApiClient:
             clock=self._clock,
             sleep=self._sleep,
         )
+
+    def new_key(self) -> str:
+        """Return an idempotency key that no other call has."""
+        return f"tinkex-retry-{self._keys.getrandbits(128):032x}"
 
     def _is_hopeless(self, started: float) -> bool:
         """Tell whether the server has been silent from the start for so long that its address is likely wrong."""

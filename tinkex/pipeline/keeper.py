@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -41,6 +41,8 @@ class Part:
         decode: Whatever ``retrieve`` needs to decode the result; the pipeline only carries it.
         again: How often it may be sent again, under a new number, if the server has lost its result; 0 for what must
             not be done twice.
+        halve: Makes two requests that together say the same, for a server that finds this one too large (413); None
+            for what cannot be split.
         withdraw: Tells the server, without waiting, that the result of a request id is not wanted any more; None for
             what cannot be taken back.
         herald: Hears when the result is there; None to ask for it by itself.
@@ -52,6 +54,7 @@ class Part:
     request_type: str = ""
     decode: Any = None
     again: int = 0
+    halve: Callable[[], Sequence[Part]] | None = None
     withdraw: Callable[[str], None] | None = None
     herald: Herald | None = None
     patience: Patience | None = None
@@ -81,8 +84,8 @@ class Wiring:
     owner: object = None
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Return True if the server has surely not accepted the request, so that its number is free."""
+def is_refusal(error: object) -> bool:
+    """Return True for an error by which the server has surely not accepted the request, so that its number is free."""
     if isinstance(error, InvalidInputError):
         return True  # found while the request was encoded
     if not isinstance(error, APIStatusError) or error.status_code >= 500:

@@ -50,6 +50,13 @@ class Operation:
         self.left = len(parts)
         self.charge += sum(part.size for part in parts)
 
+    def replace(self, index: int, parts: Sequence[Part]) -> None:
+        """Send other requests in the place of one that was taken; none to leave everything as it is."""
+        if parts:
+            self.parts.extendleft(reversed(parts))
+            self.results[index : index + 1] = [None] * len(parts)
+            self.left += len(parts) - 1
+
     @property
     def name(self) -> str:
         """Name of the method."""

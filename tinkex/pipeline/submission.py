@@ -40,7 +40,7 @@ from tinkex.pipeline.operation import Operation
 from tinkex.pipeline.poller import Poller, Watched
 from tinkex.pipeline.process import ExitDeadline, renewed
 from tinkex.pipeline.state import Failure, Failures, PipelineState, named
-from tinkex.pipeline.uploads import Sent, Uploads
+from tinkex.pipeline.uploads import Sent, Uploads, all_sent, is_too_large
 
 __all__ = ["Submission"]
 
@@ -92,7 +92,7 @@ class Submission(PromiseKeeper):
         *,
         budget: ByteBudget,
         first_seq_id: int = 1,
-        uploads: int = 1,
+        uploads: int | Callable[[], int] = 1,
         wiring: Wiring | None = None,
     ) -> None:
         """Make an OPEN pipeline; its thread starts with the first operation.
@@ -102,7 +102,7 @@ class Submission(PromiseKeeper):
             poller: Finds out the results.
             budget: Bytes that may be queued or being sent at once; may be shared between pipelines.
             first_seq_id: Number of the first request.
-            uploads: Requests of one operation that may be sent at once.
+            uploads: Requests of one operation that may be sent at once; or tells how many may be now.
             wiring: Clock, executor (of one thread) and observers.
         """
         super().__init__(name, threads=1, thread_name=f"tinkex-submit-{name}", wiring=wiring)
@@ -358,20 +358,29 @@ class Submission(PromiseKeeper):
         """Send the requests; False if the pipeline broke or closed in between."""
         if self._uploads.threads > 1 and len(operation.parts) > _FEW:
             return self._send_side_by_side(operation)
-        for index in range(len(operation.parts)):
+        return self._send_in_turn(operation)
+
+    def _send_in_turn(self, operation: Operation) -> bool:
+        index = 0
+        while operation.parts:
             seq_id = self._claim(operation)
             if seq_id is None:
                 return False
             part = operation.parts.popleft()
             try:
                 sent = self._uploads.send(part, seq_id)
-            except BaseException:
+            except BaseException as error:
+                halves = part.halve() if part.halve is not None and is_too_large(error) else ()
                 with self._lock:
                     self._sending = False
-                raise
+                    operation.replace(index, halves)
+                if not halves:
+                    raise
+                continue
             if not self._count_accepted(seq_id + 1, 1):
                 return False
             self._accept(operation, part, index, sent)
+            index += 1
         return True
 
     def _send_side_by_side(self, operation: Operation) -> bool:
@@ -383,17 +392,18 @@ class Submission(PromiseKeeper):
         outcomes: list[Sent | BaseException] = []
         try:
             outcomes = self._uploads.send_all(parts[1:], seq_id + 1)
-            sent = [_sent(outcome) for outcome in outcomes]
+            sent = all_sent(outcomes)
             if self._claim(operation) is None:
                 raise _StoppedError
             sent.insert(0, self._uploads.send(parts[0], seq_id))
         except BaseException as error:
+            # Else there are numbers behind a gap: the server waits for the first, and no other operation can have it.
+            untouched = bool(outcomes) and all(is_refusal(outcome) for outcome in outcomes)
             with self._lock:
                 self._sending = False
-                # Numbers behind a gap: the server waits for the first, and no other operation can have it. Unless it
-                # has refused all that it was sent.
-                if not outcomes or not all(isinstance(each, BaseException) and is_refusal(each) for each in outcomes):
-                    self._failures.uncertain = True
+                self._failures.uncertain = self._failures.uncertain or not untouched
+            if untouched and is_too_large(error):
+                return self._send_in_turn(operation)
             if isinstance(error, _StoppedError):
                 return False
             raise
@@ -581,9 +591,3 @@ class Submission(PromiseKeeper):
     @override
     def _on_own_thread(self) -> bool:
         return self._worker == threading.get_ident() or self._poller.on_own_thread()
-
-
-def _sent(outcome: Sent | BaseException) -> Sent:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome

@@ -7,12 +7,14 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import attrs
 
+from tinkex.errors import APIStatusError
 from tinkex.pipeline.keeper import Part
 
-__all__ = ["Sent", "Uploads"]
+__all__ = ["Sent", "Uploads", "all_sent", "is_too_large"]
 
 
 @attrs.frozen(slots=True)
@@ -26,17 +28,22 @@ class Sent:
 class Uploads:
     """Sends requests on the calling thread, or on some that live as long as one call."""
 
-    def __init__(self, name: str, threads: int, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, threads: int | Callable[[], int], clock: Callable[[], float]) -> None:
         """Start nothing yet.
 
         Args:
             name: The model, for the names of the threads.
-            threads: Requests that may be sent at once.
+            threads: Requests that may be sent at once; or tells how many may be now.
             clock: Seconds.
         """
         self.name = name
-        self.threads = threads
+        self._threads = threads
         self._clock = clock
+
+    @property
+    def threads(self) -> int:
+        """Requests that may be sent at once."""
+        return self._threads() if callable(self._threads) else self._threads
 
     def send(self, part: Part, seq_id: int) -> Sent:
         """Send one request here."""
@@ -71,3 +78,18 @@ class Uploads:
                 except RuntimeError:
                     results.append(call)
         return [outcome for result in results if (outcome := result()) is not None]
+
+
+def all_sent(outcomes: Sequence[Sent | BaseException]) -> list[Sent]:
+    """Return what was accepted, if there is nothing else; else raise the first error."""
+    sent = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        sent.append(outcome)
+    return sent
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Tell whether the server, or a proxy before it, refused a request for its size."""
+    return isinstance(error, APIStatusError) and error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE

@@ -102,6 +102,10 @@ class TinkexAPI:
         """What each request carries; shared with the APIs that :meth:`with_options` makes."""
         return self._client.credentials
 
+    def new_key(self) -> str:
+        """Return an idempotency key for one call; for those that send the same request in several calls."""
+        return self._client.new_key()
+
     @property
     def stop(self) -> threading.Event:
         """Set when there shall be no further attempts; wait on it instead of sleeping."""
