@@ -48,6 +48,7 @@ from tinkex.types import (
     TryAgainResponse,
     UntypedAPIFuture,
 )
+from tinkex.types._base import late_fields
 from tinkex.wire.json import _tag_of, decode, decode_result, encode, make_converter, parse, structure
 
 UTC = timezone.utc
@@ -165,6 +166,38 @@ def test_era_a_has_no_decorative_type(cls, data):
     tells_apart = cls is types.Unrecognized or _tag_of(cls) is not None
     body = parse(encode(data.draw(VALUES[cls]), "A"))
     assert "type" not in body or tells_apart
+
+
+@pytest.mark.parametrize("era", ["A", "B"])
+def test_a_field_that_is_younger_than_its_request_travels_only_if_it_is_set(era):
+    """A server that reuses the request classes of an older SDK refuses even a default that it does not know."""
+    plain = SampleRequest(prompt=ModelInput.from_ints([1]), sampling_params=SamplingParams(), seq_id=1)
+    assert not {"topk_sample_logprobs", "prompt_alt_tokens_k", "record_stability_info"} & {*parse(encode(plain, era))}
+    asked = parse(encode(attrs.evolve(plain, topk_sample_logprobs=2, record_stability_info=True), era))
+    assert (asked["topk_sample_logprobs"], asked["record_stability_info"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "late"),
+    [
+        (types.SaveWeightsRequest(model_id="m", ttl_seconds=3600, overwrite=True), {
+            "ttl_seconds": "0.9", "overwrite": "0.20"}),
+        (SampleRequest(prompt=ModelInput.from_ints([1]), sampling_params=SamplingParams(), target_prompt_logprobs=(
+            TensorData(data=[7], dtype="int64", shape=[1, 9], sparse_crow_indices=[0, 1], sparse_col_indices=[4]))), {
+            "target_prompt_logprobs": "0.30", "sparse_crow_indices": "0.18", "sparse_col_indices": "0.18"}),
+        (ForwardBackwardRequest(model_id="m", forward_backward_input=ForwardBackwardInput(
+            data=[Datum(ModelInput.from_ints([1]), {"target_tokens": TensorData(
+                data=[7], dtype="int64", shape=[1, 9], sparse_crow_indices=np.array([0, 1]),
+                sparse_col_indices=np.array([4]))})], loss_fn="cross_entropy")), {
+            "sparse_crow_indices": "0.18", "sparse_col_indices": "0.18"}),
+        (types.SaveWeightsForSamplerRequest(model_id="m", kind="snapshot"), {}),
+        ({"ttl_seconds": 3600}, {}),
+        (None, {}),
+    ],
+)  # fmt: skip
+def test_what_is_set_and_younger_than_its_request_is_found_at_any_depth(value, late):
+    """Each field is named with the SDK that it came with; one at its default is not."""
+    assert late_fields(value) == late
 
 
 def test_a_session_without_metadata_sends_an_empty_object():

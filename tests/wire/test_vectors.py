@@ -70,6 +70,7 @@ from tinkex.types import (
     WeightsInfoRequest,
     WeightsInfoResponse,
 )
+from tinkex.types._base import default_of, is_late
 from tinkex.wire.json import decode, encode
 
 SID = "0f1e2d3c-4b5a-5968-8776-655443322110"
@@ -464,15 +465,23 @@ def filled_in(body: str) -> str:
     return body.replace("{SID}", SID).replace("{RUN}", RUN)
 
 
-def canonical(body: str | bytes) -> str:
+def canonical(body: Any) -> str:
     """Write JSON with its keys in order and no blanks, so that bodies can be compared as text."""
-    return json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def without_late_defaults(body: Any, cls: type[Any]) -> Any:
+    """Leave out of an official body what servers for older SDKs refuse though it says nothing."""
+    fields = attrs.fields(cls) if attrs.has(cls) else ()
+    late = {field.name: default_of(field) for field in fields if is_late(field)}
+    return {name: value for name, value in body.items() if name not in late or value != late[name]}
 
 
 @pytest.mark.parametrize("vector", BOTH_WAYS, ids=str)
 def test_we_write_what_the_official_client_writes(vector):
-    """In its era, each body is the same to the byte, up to the order of the keys."""
-    assert canonical(encode(vector.value, vector.era)) == canonical(filled_in(vector.body))
+    """In its era, each body is the same to the byte, up to the order of the keys and what older servers refuse."""
+    official = without_late_defaults(json.loads(filled_in(vector.body)), type(vector.value))
+    assert canonical(json.loads(encode(vector.value, vector.era))) == canonical(official)
 
 
 @pytest.mark.parametrize("vector", BOTH_WAYS + READ_ONLY, ids=str)

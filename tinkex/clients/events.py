@@ -38,7 +38,12 @@ class Telemetry:
     """
 
     def __init__(
-        self, send: Callable[..., object], session_id: str, hide: Callable[[str], str] = lambda text: text
+        self,
+        send: Callable[..., object],
+        session_id: str,
+        hide: Callable[[str], str] = lambda text: text,
+        *,
+        names_process: bool = True,
     ) -> None:
         """Make it for a session.
 
@@ -46,6 +51,7 @@ class Telemetry:
             send: Takes a TelemetrySendRequest and ``timeout``.
             session_id: The session.
             hide: Puts stars in the place of credentials in a text.
+            names_process: Tell the server which process the events come from.
         """
         self._hide = hide
         self._numbers = itertools.count()
@@ -57,7 +63,7 @@ class Telemetry:
                 platform=platform.system(),
                 sdk_version=__version__,
                 session_id=session_id,
-                process_uuid=_PROCESS,
+                process_uuid=_PROCESS if names_process else None,
             )
             send(request, timeout=_SEND_S)
 

@@ -115,16 +115,21 @@ class _Gates:
 _gates = _Gates()
 
 
-def retrieve_outcome(api: TinkexAPI, watched: Watched) -> Outcome:
+def retrieve_outcome(api: TinkexAPI, settings: ServerSettings, watched: Watched) -> Outcome:
     """Ask the server once for the outcome of an operation.
+
+    A server with settings, as since SDK 0.18, is asked to announce a large result first. One without them may be older
+    than that question, which came with SDK 0.14, and refuse it; it sends every result at once.
 
     Raises:
         TinkexError: The server could not be asked; the poller decides what follows.
     """
     first = {"X-Tinker-Create-Promise-Roundtrip-Time": f"{watched.submit_s:.6f}"} if watched.polls == 0 else None
     answer = api.futures.retrieve(
-        # Servers before 0.14 do not know the field, and ignore it.
-        FutureRetrieveRequest(request_id=watched.request_id, allow_metadata_only=watched.progress.size is None),
+        FutureRetrieveRequest(
+            request_id=watched.request_id,
+            allow_metadata_only=watched.progress.size is None and settings.exist(),
+        ),
         watched.decode,
         request_type=watched.request_type,
         iteration=watched.polls,
@@ -170,11 +175,11 @@ class Session:
         self.api = api = TinkexAPI(config, stop=self._give_up)
         # What must still be possible while this session closes: one attempt, which giving up does not forbid.
         self._last_api = api.with_options(retry=RetryPolicy.none(), stop=threading.Event())
-        self.settings = ServerSettings(api)
+        self.settings = settings = ServerSettings(api)
         self._dynamic = DynamicSettings(api)
         self.uploads = ByteBudget(config.max_upload_bytes)
         self._poller = Poller(
-            lambda watched: retrieve_outcome(api, watched),
+            lambda watched: retrieve_outcome(api, settings, watched),
             max_threads=config.retrieve_threads,
             max_result_bytes=config.max_result_bytes,
         )
@@ -283,7 +288,13 @@ class Session:
         heartbeat.start()
         self._heartbeat = heartbeat
         if self.config.telemetry:
-            self._events = Telemetry(api.telemetry.send, session_id, Redactor(self.config, api.credentials))
+            self._events = Telemetry(
+                api.telemetry.send,
+                session_id,
+                Redactor(self.config, api.credentials),
+                # Servers without settings may be older than the field, and would refuse the events.
+                names_process=self.settings.exist(),
+            )
             self._events.start()
         self._end_with_owner_locked(heartbeat)
 

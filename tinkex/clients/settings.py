@@ -33,7 +33,7 @@ class ServerSettings:
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._known: ClientConfigResponse | None = None
-        self._told: frozenset[str] = frozenset()
+        self._told: frozenset[str] | None = None
         self._lacking: set[str] = set()
 
     def get(self) -> ClientConfigResponse:
@@ -61,7 +61,17 @@ class ServerSettings:
         """
         self.get()
         with self._lock:
-            return self._told
+            return self._told or frozenset()
+
+    def exist(self) -> bool:
+        """Tell whether the server has settings for its clients at all, as servers since 0.18 do.
+
+        Raises:
+            APIError: The server could not be asked.
+        """
+        self.get()
+        with self._lock:
+            return self._told is not None
 
     def restores_in_one_call(self) -> bool:
         """Tell whether the server makes a model of a checkpoint with one call, as servers since 0.26 do.
@@ -89,14 +99,14 @@ class ServerSettings:
         if not known:
             logger.info("%s is not used from now on: the server refused it (%s)", what, because)
 
-    def _ask(self) -> tuple[ClientConfigResponse, frozenset[str]]:
+    def _ask(self) -> tuple[ClientConfigResponse, frozenset[str] | None]:
         try:
             answer = raw(self._api.service.client_config)(__version__)
             return answer.parse(), frozenset(parse(answer.content))
         except APIResponseValidationError:
-            return ClientConfigResponse(), frozenset()
+            return ClientConfigResponse(), None
         except APIStatusError as error:
             refused = error.status_code in _ABOUT_THE_CALLER or error.status_code >= 500 or error.retryable
             if refused and error.status_code not in _NO_SUCH_ENDPOINT:
                 raise
-            return ClientConfigResponse(), frozenset()
+            return ClientConfigResponse(), None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from tinkex.errors import APIStatusError, error_from_status
@@ -16,8 +17,19 @@ __all__ = ["is_missing_path", "status_error"]
 _LONGEST_DETAIL = 500
 
 
+_UNKNOWN = re.compile(r"(?i)\b(extra|additional|unknown|unexpected|unrecogni[sz]ed|not permitted)\b")
+"""How servers say that they do not know a field, in the words of pydantic, JSON Schema and others."""
+
+
 def status_error(
-    response: Response, *, method: str, path: str, base_url: str, has_key: bool, hint: str | None = None
+    response: Response,
+    *,
+    method: str,
+    path: str,
+    base_url: str,
+    has_key: bool,
+    hint: str | None = None,
+    late: Mapping[str, str] = MappingProxyType({}),
 ) -> APIStatusError:
     """Build the error for an answer with an error status.
 
@@ -28,13 +40,14 @@ def status_error(
         base_url: The server, without credentials.
         has_key: An API key was sent.
         hint: What this endpoint has to add for this status.
+        late: What was in the body that the server may be too old to know, with the version of the SDK of each.
 
     Returns:
         The error to raise: "HTTP <status> <name>: <what the server said>; <what to do>".
     """
     body = _parse(response.content)
     detail = _detail(body)
-    advice = hint or _advice(response, body, base_url, has_key)
+    advice = _too_old(detail, late) or hint or _advice(response, body, base_url, has_key)
     said = ": ".join(filter(None, [f"HTTP {response.status} {_name(response.status)}".strip(), detail]))
     return error_from_status(
         f"{said}; {advice}" if advice else said,
@@ -107,6 +120,16 @@ def _strip_html(text: str) -> str:
 
     without_code = re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text)
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", without_code)).split())
+
+
+def _too_old(detail: str, late: Mapping[str, str]) -> str:
+    """Say of the fields that the server does not know which SDK each came with."""
+    unknown = [mistake for mistake in detail.split("; ") if _UNKNOWN.search(mistake)]
+    named = [name for name in late if any(re.search(rf"\b{name}\b", mistake) for mistake in unknown)]
+    if not named:
+        return ""
+    what = " and ".join(f"{name}, which came with SDK {late[name]}" for name in named)
+    return f"this server does not know {what}: leave it out, or use a server for that SDK"
 
 
 def _advice(response: Response, body: Any, base_url: str, has_key: bool) -> str:

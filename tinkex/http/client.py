@@ -147,6 +147,7 @@ class ApiClient:
         timeout: float | None = None,
         request_id: str | None = None,
         rules: CallRules = _ORDINARY,
+        late: Callable[[], Mapping[str, str]] = dict,
     ) -> Answer:
         """Send one request, again and again if policy and rules say so.
 
@@ -159,6 +160,8 @@ class ApiClient:
             timeout: Seconds to wait for bytes of one answer; None for that of the settings.
             request_id: The operation this is about, for errors.
             rules: What is special about the endpoint.
+            late: Names what is in the body that a server may be too old to know, each with the version of the SDK that
+                it came with; called only if the server refuses the body.
 
         Returns:
             The answer, with a status below 400.
@@ -191,7 +194,7 @@ class ApiClient:
                 if own and _is_invalid_token(response):
                     another = self.credentials.replace(own)
                     response = send(another) if another else response
-                self._check(response, method, path, rules, has_key=keyed or own is not None)
+                self._check(response, method, path, rules, late, has_key=keyed or own is not None)
             except APIError as error:
                 error.idempotency_key, error.request_id = key, request_id
                 raise
@@ -244,7 +247,16 @@ class ApiClient:
         self.stop.set()
         self._transport.close()
 
-    def _check(self, response: Response, method: str, path: str, rules: CallRules, *, has_key: bool) -> None:
+    def _check(
+        self,
+        response: Response,
+        method: str,
+        path: str,
+        rules: CallRules,
+        late: Callable[[], Mapping[str, str]],
+        *,
+        has_key: bool,
+    ) -> None:
         self._show_deprecation(response.headers)
         if _is_lost(response, rules.expects_body):
             text = f"{self._base_url} answered {response.status} and nothing else, as when a server breaks off"
@@ -257,6 +269,7 @@ class ApiClient:
                 base_url=self._base_url,
                 has_key=has_key,
                 hint=rules.hint.get(response.status),
+                late=late() if response.status in (400, 422) else {},
             )
 
     def _without_key(self, response: Response) -> Response:

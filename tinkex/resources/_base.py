@@ -11,6 +11,7 @@ from typing_extensions import ParamSpec, TypedDict
 
 from tinkex.errors import APIResponseValidationError, InvalidInputError
 from tinkex.http import Answer, ApiClient, Body, CallRules
+from tinkex.types._base import late_fields
 from tinkex.wire.json import decode, encode
 
 __all__ = ["APIResponse", "Endpoint", "ReadOptions", "Resource", "WriteOptions", "raw"]
@@ -189,6 +190,7 @@ class Resource:
             timeout=endpoint.timeout if timeout is None else timeout,
             request_id=request_id,
             rules=endpoint,
+            late=lambda: late_fields(request),
         )
         reader = read or (lambda answer: read_json(answer, endpoint.response))
         if self._keep_answers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +13,50 @@ from tinkex.errors import InvalidInputError
 
 ALWAYS = {"tinkex": "always"}
 """Metadata of a field that SDKs before 0.18 send even when it is null or has its default."""
+_SINCE = "since"
+
+
+def since(sdk: str) -> dict[str, str]:
+    """Return the metadata of a request's field that came with this version of the official SDK.
+
+    A server that reuses the request classes of an older SDK refuses it, so it does not travel at its default. A field
+    without this is in SDK 0.7 already, or came together with its request.
+    """
+    return {_SINCE: sdk}
+
+
+def default_of(field: attrs.Attribute[Any]) -> Any:
+    """Return the default of a field."""
+    default: Any = field.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+
+
+def is_late(field: attrs.Attribute[Any]) -> bool:
+    """Tell whether a field came with a later SDK than its request."""
+    return _SINCE in field.metadata
+
+
+def late_fields(value: Any) -> dict[str, str]:
+    """Find what is set in a request, at any depth, that a server may be too old to know.
+
+    Returns:
+        The version of the SDK that each field came with, by the name of the field.
+    """
+    found: dict[str, str] = {}
+    fields = attrs.fields(type(value)) if attrs.has(type(value)) else ()
+    for field in fields:
+        item = getattr(value, field.name)
+        if is_late(field) and item is not None and (default_of(field) is None or item != default_of(field)):
+            found[field.name] = field.metadata[_SINCE]
+    for part in _parts(value, fields):
+        found |= late_fields(part)
+    return found
+
+
+def _parts(value: Any, fields: Iterable[attrs.Attribute[Any]]) -> Iterable[Any]:
+    if isinstance(value, dict) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return (value if isinstance(value, dict) else vars(value)).values()
+    return value if isinstance(value, list) else [getattr(value, field.name) for field in fields]
 
 
 class Value:

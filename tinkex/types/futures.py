@@ -7,7 +7,7 @@ from typing import Any, Literal, Union
 import attrs
 
 from tinkex.errors import FailureCategory
-from tinkex.types._base import ALWAYS, Value, copied_list, kind, number, optional, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_list, kind, number, optional, since, text, whole
 
 __all__ = [
     "CancelFutureRequest",
@@ -48,7 +48,7 @@ class FutureRetrieveRequest(Value):
     """Body of ``POST retrieve_future``; it has no ``type`` field."""
 
     request_id: str = attrs.field(validator=text)
-    allow_metadata_only: bool = False
+    allow_metadata_only: bool = attrs.field(default=False, metadata=since("0.14"))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -112,7 +112,7 @@ class FuturesRetrieveRequest(Value):
     target: SamplingSessionFuturesTarget
     prev_cursor: int = 0
     timeout: float | None = attrs.field(default=None, validator=optional(number(minimum=0)))
-    retrieved_request_ids: list[str] = attrs.field(factory=list, converter=copied_list)
+    retrieved_request_ids: list[str] = attrs.field(factory=list, converter=copied_list, metadata=since("0.36"))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)

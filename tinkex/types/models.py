@@ -7,7 +7,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, SEED, Value, copied_dict, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, SEED, Value, copied_dict, optional, since, tag, text, whole
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
 __all__ = [
@@ -67,7 +67,7 @@ class CreateModelRequest(Value):
     base_model: str = attrs.field(validator=text)
     user_metadata: dict[str, Any] | None = copied_dict(default=None, metadata=ALWAYS)
     lora_config: LoraConfig | None = attrs.field(default=None, metadata=ALWAYS)
-    optimizer_config: OptimizerConfig | None = None
+    optimizer_config: OptimizerConfig | None = attrs.field(default=None, metadata=since("0.30"))
     type: Literal["create_model"] = tag("create_model")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import SEED, Value, copied_list, number, one_of, optional, tag, whole
+from tinkex.types._base import SEED, Value, copied_list, number, one_of, optional, since, tag, whole
 from tinkex.types._numbers import kinds, plain_list, shorten
 from tinkex.types.inputs import ModelInput
 from tinkex.types.tensors import TensorData
@@ -90,11 +90,11 @@ class SampleRequest(Value):
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
     prompt_logprobs: bool = False
     topk_prompt_logprobs: int = attrs.field(default=0, validator=whole(0))
-    topk_sample_logprobs: int = attrs.field(default=0, validator=whole(0))
-    target_prompt_logprobs: TensorData | None = None
-    prompt_alt_tokens_k: int = attrs.field(default=0, validator=whole(0))
-    prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=optional(whole(1)))
-    record_stability_info: bool = False
+    topk_sample_logprobs: int = attrs.field(default=0, validator=whole(0), metadata=since("0.29"))
+    target_prompt_logprobs: TensorData | None = attrs.field(default=None, metadata=since("0.30"))
+    prompt_alt_tokens_k: int = attrs.field(default=0, validator=whole(0), metadata=since("0.31"))
+    prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=optional(whole(1)), metadata=since("0.33"))
+    record_stability_info: bool = attrs.field(default=False, metadata=since("0.27"))
     type: Literal["sample"] = tag("sample")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, Value, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, since, tag, text, whole
 
 __all__ = [
     "CreateSamplingSessionRequest",
@@ -67,8 +67,8 @@ class CreateSessionRequest(Value):
     tags: list[str] = attrs.field(converter=_to_tags)
     user_metadata: dict[str, Any] = attrs.field(factory=dict, converter=_to_metadata, metadata=ALWAYS)
     sdk_version: str = attrs.field(validator=text)
-    project_id: str | None = None
-    display_name: str | None = None
+    project_id: str | None = attrs.field(default=None, metadata=since("0.15"))
+    display_name: str | None = attrs.field(default=None, metadata=since("0.34"))
     type: Literal["create_session"] = tag("create_session")
 
 

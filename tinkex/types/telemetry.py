@@ -7,7 +7,7 @@ from typing import Any, Literal, Union
 
 import attrs
 
-from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, one_of
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, one_of, since
 
 __all__ = [
     "GenericEvent",
@@ -85,7 +85,7 @@ class TelemetrySendRequest(Value):
     platform: str
     sdk_version: str
     session_id: str
-    process_uuid: str | None = None
+    process_uuid: str | None = attrs.field(default=None, metadata=since("0.24"))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
+from tinkex.types._base import since
 from tinkex.types._numbers import Values, as_array, copy_floats, copy_ints, shorten, to_list, torch_to_numpy
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class TensorData:
     _values: Any
     dtype: TensorDtype
     shape: tuple[int, ...] | None
-    sparse_crow_indices: Any
-    sparse_col_indices: Any
+    sparse_crow_indices: Any = attrs.field(default=None, metadata=since("0.18"))
+    sparse_col_indices: Any = attrs.field(default=None, metadata=since("0.18"))
 
     def __init__(
         self,

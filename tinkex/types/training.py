@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, number, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, number, optional, since, tag, text, whole
 from tinkex.types._numbers import any_negative, shorten
 from tinkex.types.custom_loss import CustomLossInput
 from tinkex.types.inputs import ModelInput
@@ -283,7 +283,7 @@ class OptimStepRequest(Value):
     """Body of ``POST optim_step``: ``adam_params`` for AdamW, ``optimizer_params`` for any other optimizer."""
 
     adam_params: AdamParams | None = None
-    optimizer_params: DimuonParams | Unrecognized | None = None
+    optimizer_params: DimuonParams | Unrecognized | None = attrs.field(default=None, metadata=since("0.30"))
     model_id: str = attrs.field(validator=text)
     seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
     type: Literal["optim_step"] = tag("optim_step")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, tag, text, texts, whole
+from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, since, tag, text, texts, whole
 from tinkex.types._console import checkpoint_page, playground_page
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
 
@@ -134,12 +134,12 @@ class LoadWeightsRequest(Value):
     optimizer: bool = attrs.field(default=False, metadata=ALWAYS)
     model_id: str | None = None
     seq_id: int | None = None
-    session_id: str | None = None
-    model_seq_id: int | None = None
-    base_model: str | None = None
-    user_metadata: dict[str, Any] | None = copied_dict(default=None)
-    optimizer_config: OptimizerConfig | None = None
-    weights_access_token: str | None = attrs.field(default=None, repr=False)
+    session_id: str | None = attrs.field(default=None, metadata=since("0.24.1"))
+    model_seq_id: int | None = attrs.field(default=None, metadata=since("0.24.1"))
+    base_model: str | None = attrs.field(default=None, metadata=since("0.24.1"))
+    user_metadata: dict[str, Any] | None = copied_dict(default=None, metadata=since("0.24.1"))
+    optimizer_config: OptimizerConfig | None = attrs.field(default=None, metadata=since("0.30"))
+    weights_access_token: str | None = attrs.field(default=None, repr=False, metadata=since("0.18"))
     type: Literal["load_weights"] = tag("load_weights")
 
 
@@ -159,9 +159,9 @@ class SaveWeightsRequest(Value):
     model_id: str = attrs.field(validator=text)
     path: str | None = attrs.field(default=None, metadata=ALWAYS)
     seq_id: int | None = None
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    overwrite: bool = False
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL, metadata=since("0.9"))
+    overwrite: bool = attrs.field(default=False, metadata=since("0.20"))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -188,9 +188,9 @@ class SaveWeightsForSamplerRequest(Value):
     path: str | None = None
     sampling_session_seq_id: int | None = None
     seq_id: int | None = None
-    kind: Literal["snapshot", "inflight"] = "snapshot"
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
+    kind: Literal["snapshot", "inflight"] = attrs.field(default="snapshot", metadata=since("0.38"))
+    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL, metadata=since("0.9"))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
@@ -244,7 +244,9 @@ class SaveWeightsExternalRequest(Value):
     path: str = attrs.field(validator=text)
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    age_encryption_recipients: list[str] | None = attrs.field(default=None, converter=_to_recipients)
+    age_encryption_recipients: list[str] | None = attrs.field(
+        default=None, converter=_to_recipients, metadata=since("0.33")
+    )
     type: Literal["save_weights_external"] = tag("save_weights_external")
 
 
@@ -285,7 +287,7 @@ class CopyWeightsRequest(Value):
     """
 
     source_path: str = attrs.field(validator=text)
-    destination_project_id: str | None = None
+    destination_project_id: str | None = attrs.field(default=None, metadata=since("0.34"))
     session_id: str | None = None
     model_seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
     ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)

@@ -2,8 +2,8 @@
 
 The rules of the wire, for requests:
 
-* since 0.18 ("B", what we write unless told otherwise): every field is sent, except those that are None;
-  ``type`` is sent;
+* since 0.18 ("B", what we write unless told otherwise): every field is sent, except those that are None, and those
+  that came with a later SDK (``types._base.since``) and have their default; ``type`` is sent;
 * up to 0.16 ("A"): only what differs from its default is sent, and fields that those SDKs always set, even if
   they are None; ``type`` is not sent;
 * bytes travel as base64, times as RFC 3339, arrays as lists of numbers; NaN and infinity cannot travel.
@@ -54,7 +54,7 @@ from tinkex.types import (
     UnhandledExceptionEvent,
     Unrecognized,
 )
-from tinkex.types._base import ALWAYS
+from tinkex.types._base import ALWAYS, default_of, is_late
 from tinkex.types._numbers import Values, all_finite, as_numpy_if_loaded, is_numpy, kinds, loaded, may_be_booleans
 from tinkex.types.sampling import Stop
 from tinkex.wire._texts import NumberText, parse_around
@@ -277,11 +277,11 @@ def _writer(cls: type[Any], converter: cattrs.Converter, era: Era) -> Callable[[
 
 
 def _travels_a(field: attrs.Attribute[Any], item: Any) -> bool:
-    return field.metadata == ALWAYS or item != _default(field)
+    return field.metadata == ALWAYS or item != default_of(field)
 
 
-def _travels_b(_: attrs.Attribute[Any], item: Any) -> bool:
-    return item is not None
+def _travels_b(field: attrs.Attribute[Any], item: Any) -> bool:
+    return item is not None and not (is_late(field) and item == default_of(field))
 
 
 def _write_field(cls: type[Any], name: str, hook: Callable[[Any], Any], item: Any) -> Any:
@@ -289,11 +289,6 @@ def _write_field(cls: type[Any], name: str, hook: Callable[[Any], Any], item: An
         return hook(item)
     except InvalidInputError as error:
         raise InvalidInputError(f"{cls.__name__}.{name}: {error.message}", field=name) from error
-
-
-def _default(field: attrs.Attribute[Any]) -> Any:
-    default: Any = field.default
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
 
 
 def _exactly(*allowed: type[Any]) -> Callable[[Any], Any]:
