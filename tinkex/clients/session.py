@@ -19,6 +19,7 @@ from tinkex.clients.dynamic import DynamicSettings
 from tinkex.clients.events import Telemetry
 from tinkex.clients.logs import PauseLog
 from tinkex.clients.negotiation import Agreement, negotiate
+from tinkex.clients.polls import retrieve_outcome
 from tinkex.clients.reports import Redactor, watch
 from tinkex.clients.settings import ServerSettings
 from tinkex.config import ClientConfig, RetryPolicy
@@ -27,7 +28,6 @@ from tinkex.errors import (
     ClientClosedError,
     NotFoundError,
     PipelineBrokenError,
-    RequestFailedError,
     TinkexError,
 )
 from tinkex.http import is_missing_path
@@ -35,23 +35,17 @@ from tinkex.pipeline import (
     APIFuture,
     ByteBudget,
     CallPool,
-    Failed,
     Heartbeat,
     Herald,
-    Large,
     News,
     Observer,
-    Outcome,
     Part,
     Patience,
-    Pending,
     Poller,
-    Ready,
     SampleDispatcher,
     SampleGate,
     SamplePolicy,
     Submission,
-    Watched,
     Wiring,
     forked_error,
 )
@@ -69,18 +63,14 @@ from tinkex.types import (
     CreateSessionResponse,
     CustomLossGraph,
     CustomLossInput,
-    FutureRetrieveRequest,
     FuturesRetrieveRequest,
     JoinSamplingSessionRequest,
     LoadWeightsRequest,
     LoadWeightsResponse,
     LoraConfig,
     OptimizerConfig,
-    RequestFailedResponse,
-    ResultMetadata,
     SamplingSessionFuturesTarget,
     SessionHeartbeatRequest,
-    TryAgainResponse,
 )
 
 __all__ = ["Session"]
@@ -113,37 +103,6 @@ class _Gates:
 
 
 _gates = _Gates()
-
-
-def retrieve_outcome(api: TinkexAPI, settings: ServerSettings, watched: Watched) -> Outcome:
-    """Ask the server once for the outcome of an operation.
-
-    A server with settings, as since SDK 0.18, is asked to announce a large result first. One without them may be older
-    than that question, which came with SDK 0.14, and refuse it; it sends every result at once.
-
-    Raises:
-        TinkexError: The server could not be asked; the poller decides what follows.
-    """
-    first = {"X-Tinker-Create-Promise-Roundtrip-Time": f"{watched.submit_s:.6f}"} if watched.polls == 0 else None
-    answer = api.futures.retrieve(
-        FutureRetrieveRequest(
-            request_id=watched.request_id,
-            allow_metadata_only=watched.progress.size is None and settings.exist(),
-        ),
-        watched.decode,
-        request_type=watched.request_type,
-        iteration=watched.polls,
-        binary=api.config.wire != "json",
-        extra_headers=first,
-    )
-    if isinstance(answer, TryAgainResponse):
-        return Pending(answer.queue_state, answer.queue_state_reason)
-    if isinstance(answer, ResultMetadata):
-        return Large(answer.response_payload_size)
-    if isinstance(answer, RequestFailedResponse):
-        error = RequestFailedError(answer.error, category=answer.category, request_id=watched.request_id)
-        return Failed(error)
-    return Ready(answer)
 
 
 def _patience_s(retry: RetryPolicy) -> float:
