@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import ConfigurationError
 
 __all__ = ["DEFAULT_BASE_URL", "LOCAL", "CircuitBreaker", "ClientConfig", "RetryPolicy", "Secret"]
@@ -90,15 +91,15 @@ class RetryPolicy:
     ``jitter``.
     """
 
-    max_attempts: int = attrs.field(default=1000, validator=_count)
-    max_elapsed_s: float = attrs.field(default=300.0, validator=_budget_s)
+    max_attempts: int = attrs.field(default=1000, converter=plain_number, validator=_count)
+    max_elapsed_s: float = attrs.field(default=300.0, converter=plain_number, validator=_budget_s)
     """Give up when this long has passed since the first attempt."""
-    first_contact_s: float = attrs.field(default=15.0, validator=_budget_s)
+    first_contact_s: float = attrs.field(default=15.0, converter=plain_number, validator=_budget_s)
     """The same, as long as the server has never answered: a wrong address should not cost minutes."""
-    initial_wait_s: float = attrs.field(default=0.02, validator=_budget_s)
-    max_wait_s: float = attrs.field(default=10.0, validator=_budget_s)
-    jitter: float = attrs.field(default=0.25, validator=_share)
-    progress_timeout_s: float | None = attrs.field(default=7200.0, validator=_patience)
+    initial_wait_s: float = attrs.field(default=0.02, converter=plain_number, validator=_budget_s)
+    max_wait_s: float = attrs.field(default=10.0, converter=plain_number, validator=_budget_s)
+    jitter: float = attrs.field(default=0.25, converter=plain_number, validator=_share)
+    progress_timeout_s: float | None = attrs.field(default=7200.0, converter=plain_number, validator=_patience)
     """Fail the accepted operations of a model, or of a sampling client, with ``ProgressTimeoutError`` when for this
     long none was accepted or has ended and the server did not say that it is paused; None waits for ever."""
 
@@ -112,11 +113,11 @@ class RetryPolicy:
 class CircuitBreaker:
     """When requests to an unwell server fail at once instead of being sent; see :mod:`tinkex.http.breaker`."""
 
-    failures: int = attrs.field(default=5, validator=_count)
+    failures: int = attrs.field(default=5, converter=plain_number, validator=_count)
     """Failed attempts in a row that open it: no answer, or a status of 500 and above except 501."""
-    open_s: float = attrs.field(default=30.0, validator=_seconds)
+    open_s: float = attrs.field(default=30.0, converter=plain_number, validator=_seconds)
     """How long it stays open before a request is let through as a trial."""
-    half_open: int = attrs.field(default=1, validator=_count)
+    half_open: int = attrs.field(default=1, converter=plain_number, validator=_count)
     """Trials that may be under way at once; one that is answered closes it."""
 
 
@@ -180,10 +181,10 @@ class ClientConfig:
     api_key: Secret | None = attrs.field(default=None, converter=_to_secret)
     credential_cmd: str | None = attrs.field(default=None, repr=False)
     """A line for the shell that prints a key or a JWT; for where there is no ``api_key``, or the server says so."""
-    timeout: float = attrs.field(default=60.0, validator=_seconds)
+    timeout: float = attrs.field(default=60.0, converter=plain_number, validator=_seconds)
     """How long to wait for the bytes of one answer."""
-    connect_timeout: float = attrs.field(default=5.0, validator=_seconds)
-    poll_timeout: float = attrs.field(default=45.0, validator=_seconds)
+    connect_timeout: float = attrs.field(default=5.0, converter=plain_number, validator=_seconds)
+    poll_timeout: float = attrs.field(default=45.0, converter=plain_number, validator=_seconds)
     """How long one poll of a future may stay open; the server answers earlier with "not yet"."""
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     circuit_breaker: CircuitBreaker | None = attrs.field(default=None, validator=_breaker)
@@ -203,30 +204,30 @@ class ClientConfig:
     propagate_trace: bool = False
     """Put the trace headers of OpenTelemetry into each request: those of the context in which you made the call, though
     it is sent from another thread. Polls, heartbeats and telemetry have none. Needs ``tinkex[otel]``."""
-    heartbeat_interval_s: float = attrs.field(default=10.0, validator=_seconds)
+    heartbeat_interval_s: float = attrs.field(default=10.0, converter=plain_number, validator=_seconds)
     wire: Literal["auto", "json", "proto"] = attrs.field(default="auto", validator=_wire)
     """Form of training requests and of results: ``"auto"`` asks the server for what it takes, and turns to the other
     form if it plainly refuses the first."""
-    max_chunk_len: int = attrs.field(default=1024, validator=_count)
+    max_chunk_len: int = attrs.field(default=1024, converter=plain_number, validator=_count)
     """Datums in one forward_backward request; longer batches are split."""
-    max_chunk_bytes: int = attrs.field(default=5_000_000, validator=_count)
+    max_chunk_bytes: int = attrs.field(default=5_000_000, converter=plain_number, validator=_count)
     """Estimated size of one forward_backward request; larger batches are split."""
-    max_upload_bytes: int = attrs.field(default=50_000_000, validator=_count)
+    max_upload_bytes: int = attrs.field(default=50_000_000, converter=plain_number, validator=_count)
     """Estimated size of the training requests being sent at once."""
-    upload_threads: int = attrs.field(default=4, validator=_count)
+    upload_threads: int = attrs.field(default=4, converter=plain_number, validator=_count)
     """Requests of one large batch being sent at once, where the server allows it; 1 sends one after the other."""
-    max_sample_submits: int = attrs.field(default=400, validator=_count)
+    max_sample_submits: int = attrs.field(default=400, converter=plain_number, validator=_count)
     """Samples being submitted at once."""
-    max_sample_bytes: int = attrs.field(default=10_485_760, validator=_count)
+    max_sample_bytes: int = attrs.field(default=10_485_760, converter=plain_number, validator=_count)
     """Estimated size of the samples being submitted at once."""
-    max_result_bytes: int = attrs.field(default=52_428_800, validator=_count)
+    max_result_bytes: int = attrs.field(default=52_428_800, converter=plain_number, validator=_count)
     """Size of the large results being fetched at once, unless the server asks for less; a larger one comes alone."""
-    sample_threads: int = attrs.field(default=16, validator=_count)
-    retrieve_threads: int = attrs.field(default=32, validator=_count)
+    sample_threads: int = attrs.field(default=16, converter=plain_number, validator=_count)
+    retrieve_threads: int = attrs.field(default=32, converter=plain_number, validator=_count)
     """Polls that may be open at once."""
-    close_timeout_s: float = attrs.field(default=300.0, validator=_budget_s)
+    close_timeout_s: float = attrs.field(default=300.0, converter=plain_number, validator=_budget_s)
     """How long ``close(drain=True)`` waits for submitted work."""
-    exit_timeout_s: float = attrs.field(default=60.0, validator=_budget_s)
+    exit_timeout_s: float = attrs.field(default=60.0, converter=plain_number, validator=_budget_s)
     """How long a program that ends without closing its clients waits for submitted work."""
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import ConfigurationError, InvalidInputError
 from tinkex.types import CustomLossGraph, CustomLossInput, CustomLossInputRank, CustomLossNode
 from tinkex.types.custom_loss import METRIC_KEY, MOST_INPUTS
@@ -132,6 +133,7 @@ def _inputs_of(fn: PerDatumLossFn, name: str, ranks: Mapping[str, Any]) -> tuple
             _refuse(f"{name} must take {parameter.name!r} as a plain parameter, without a default, * or **")
     if set(ranks) != set(names):
         _refuse(f"{name} takes {', '.join(names)}; give the rank of each, not of {sorted(ranks)}", field="input_ranks")
+    ranks = {key: plain_number(rank) for key, rank in ranks.items()}
     for key, rank in ranks.items():
         lowest = 1 if key == "logprobs" else 0
         if rank not in (0, 1, 2) or rank < lowest:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, TypeVar
 from tinkex.errors import InvalidInputError, LifecycleError, TinkexError
 from tinkex.pipeline.futures import APIFuture, failed
 
-__all__ = ["Questions", "check_questions", "check_window", "draw_each"]
+__all__ = ["Questions", "check_questions", "draw_each"]
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -28,16 +28,6 @@ class Questions(TypedDict, total=False):
     topk_sample_logprobs: int
     prompt_alt_tokens_k: int
     prompt_logprobs_last_n: int | None
-
-
-def check_window(window: Any) -> None:
-    """Refuse a window that cannot be used.
-
-    Raises:
-        InvalidInputError: It is not a whole number of at least 1.
-    """
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise InvalidInputError(f"window must be a whole number of at least 1, got {window!r:.60}", field="window")
 
 
 def check_questions(questions: Questions) -> None:

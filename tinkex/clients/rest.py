@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from tinkex._scalars import whole_argument
 from tinkex.clients.admin import AdminClient
 from tinkex.clients.twins import async_twins
 from tinkex.errors import ClientClosedError, ConfigurationError, InvalidInputError, RequestFailedError
@@ -123,7 +124,7 @@ class RestClient(AdminClient):
             access_scope: ``accessible`` for everything that you may see.
             project_id: Only those of a project.
         """
-        models = self._session.api.models
+        models, limit, offset = self._session.api.models, *_page(limit, offset)
         return self._call(
             "list_training_runs",
             lambda: models.list_training_runs(
@@ -161,7 +162,7 @@ class RestClient(AdminClient):
 
     def list_user_checkpoints(self, limit: int = 100, offset: int = 0) -> APIFuture[CheckpointsListResponse]:
         """Return a page of all checkpoints of the account, newest first; :meth:`iter_checkpoints` has all."""
-        weights = self._session.api.weights
+        weights, limit, offset = self._session.api.weights, *_page(limit, offset)
         return self._call("list_user_checkpoints", lambda: weights.list_user_checkpoints(limit=limit, offset=offset))
 
     def iter_checkpoints(self, page_size: int = 100) -> Iterator[Checkpoint]:
@@ -328,6 +329,7 @@ class RestClient(AdminClient):
             InvalidInputError: The path is not that of a checkpoint.
         """
         parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+        ttl_seconds = None if ttl_seconds is None else whole_argument(ttl_seconds, "ttl_seconds", 1)
         weights = self._session.api.weights
         return self._call("set_ttl", lambda: weights.set_ttl(parsed.training_run_id, parsed.checkpoint_id, ttl_seconds))
 
@@ -342,7 +344,7 @@ class RestClient(AdminClient):
         self, limit: int = 20, offset: int = 0, access_scope: AccessScope = "owned"
     ) -> APIFuture[ListSessionsResponse]:
         """Return a page of the account's sessions, by id."""
-        service = self._session.api.service
+        service, limit, offset = self._session.api.service, *_page(limit, offset)
         return self._call(
             "list_sessions", lambda: service.list_sessions(limit=limit, offset=offset, access_scope=access_scope)
         )
@@ -412,6 +414,10 @@ class RestClient(AdminClient):
             org_urn=f"tml:organization:{claims['org_id']}",
             email=claims.get("email") or None,
         )
+
+
+def _page(limit: int, offset: int) -> tuple[int, int]:
+    return whole_argument(limit, "limit", 1), whole_argument(offset, "offset", 0)
 
 
 def _all_pages(fetch: Callable[[int], tuple[list[T], Cursor | None]]) -> Iterator[T]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import attrs
 from typing_extensions import Unpack
 
-from tinkex.clients.many import Questions, check_questions, check_window, draw_each
+from tinkex._scalars import whole_argument
+from tinkex.clients.many import Questions, check_questions, draw_each
 from tinkex.clients.processes import RANGE, SamplerState, random_clone, shared_session
 from tinkex.clients.ready import ReadyClient
 from tinkex.clients.tokenizers import load_tokenizer
@@ -226,7 +227,7 @@ class SamplingClient(ReadyClient):
             TinkexError: During the iteration: a sample failed. The message begins with ``prompts[i]``, and ``index``
                 is i.
         """
-        check_window(window)
+        window = whole_argument(window, "window", 1)
         check_questions(questions)
         params = SamplingParams() if sampling_params is None else sampling_params
         self._request(_ANY_PROMPT, params, num_samples=num_samples)  # refuses what is wrong for every prompt

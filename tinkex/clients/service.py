@@ -9,6 +9,7 @@ from typing import Any, get_args
 import attrs
 from typing_extensions import Self
 
+from tinkex._scalars import plain_number
 from tinkex.clients.door import console_page, resolve
 from tinkex.clients.events import Telemetry
 from tinkex.clients.loss_handle import LossHandle, PerDatumLossFn, encode, trace
@@ -312,7 +313,7 @@ class ServiceClient(NotPicklable):
             raise InvalidInputError(
                 f"status must be 'success', 'errored' or 'interrupted', got {status!r:.60}", field="status"
             )
-        self._session.close(status, detail, drain=drain, timeout=timeout)
+        self._session.close(status, detail, drain=drain, timeout=plain_number(timeout))
         return finished("close", None)
 
     def __enter__(self) -> Self:

@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 import attrs
 from typing_extensions import override
 
+from tinkex._scalars import plain_number
 from tinkex.errors import (
     ClientClosedError,
     OperationError,
@@ -190,7 +191,7 @@ class APIFuture(concurrent.futures.Future[T]):
         """Wait for the result without blocking the event loop; like :meth:`result` otherwise."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
+        loop, timeout = asyncio.get_running_loop(), plain_number(timeout)
         done = asyncio.Event()
 
         def wake(_: concurrent.futures.Future[T]) -> None:
@@ -217,6 +218,7 @@ class APIFuture(concurrent.futures.Future[T]):
         return self.result_async().__await__()
 
     def _await_outcome(self, timeout: float | None) -> None:
+        timeout = plain_number(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.done():
             left = _LONGEST_WAIT_S if deadline is None else max(0.0, deadline - time.monotonic())

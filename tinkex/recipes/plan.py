@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.data import TINY_NAME, canonical_name
 from tinkex.errors import InvalidInputError
 from tinkex.recipes.chat_data import Conversation, Message
@@ -60,15 +61,15 @@ class SFTSettings:
     """
 
     base_model: str
-    rank: int = attrs.field(default=32, validator=_positive)
-    learning_rate: float = attrs.field(default=5e-4, validator=_positive)
-    batch_size: int = attrs.field(default=32, validator=_positive)
-    steps: int | None = attrs.field(default=None, validator=_positive)
-    epochs: float | None = attrs.field(default=None, validator=_positive)
-    holdout: int | None = attrs.field(default=None, validator=_not_negative)
-    max_tokens: int | None = attrs.field(default=None, validator=_positive)
-    seed: int = 0
-    save_every: int = attrs.field(default=50, validator=_not_negative)
+    rank: int = attrs.field(default=32, converter=plain_number, validator=_positive)
+    learning_rate: float = attrs.field(default=5e-4, converter=plain_number, validator=_positive)
+    batch_size: int = attrs.field(default=32, converter=plain_number, validator=_positive)
+    steps: int | None = attrs.field(default=None, converter=plain_number, validator=_positive)
+    epochs: float | None = attrs.field(default=None, converter=plain_number, validator=_positive)
+    holdout: int | None = attrs.field(default=None, converter=plain_number, validator=_not_negative)
+    max_tokens: int | None = attrs.field(default=None, converter=plain_number, validator=_positive)
+    seed: int = attrs.field(default=0, converter=plain_number)
+    save_every: int = attrs.field(default=50, converter=plain_number, validator=_not_negative)
     evaluate: bool = True
     skip_long: bool = False
 

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 import tenacity
 
+from tinkex._scalars import plain_number, whole_argument
 from tinkex.errors import (
     APIStatusError,
     FutureExpiredError,
-    InvalidInputError,
     PipelineBrokenError,
     ProgressTimeoutError,
     RequestFailedError,
@@ -56,11 +56,6 @@ _GONE = (404, _OVER)
 _MAX_DOUBLINGS = 60
 
 
-def _require_step(step: object, least: int) -> None:
-    if not isinstance(step, int) or isinstance(step, bool) or step < least:
-        raise InvalidInputError(f"step must be a whole number of at least {least}, got {step!r:.40}", field="step")
-
-
 def _path(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     require_kind(value, "training", attribute.name)
 
@@ -81,10 +76,12 @@ class RecoveryPolicy:
             not come back together.
     """
 
-    max_failures: int = attrs.field(default=5, validator=whole(1))
-    initial_wait_s: float = attrs.field(default=5.0, validator=number(minimum=0.0, maximum=_DAY_S))
-    max_wait_s: float = attrs.field(default=60.0, validator=number(minimum=0.0, maximum=_DAY_S))
-    jitter: float = attrs.field(default=0.25, validator=number(minimum=0.0, maximum=1.0))
+    max_failures: int = attrs.field(default=5, converter=plain_number, validator=whole(1))
+    initial_wait_s: float = attrs.field(
+        default=5.0, converter=plain_number, validator=number(minimum=0.0, maximum=_DAY_S)
+    )
+    max_wait_s: float = attrs.field(default=60.0, converter=plain_number, validator=number(minimum=0.0, maximum=_DAY_S))
+    jitter: float = attrs.field(default=0.25, converter=plain_number, validator=number(minimum=0.0, maximum=1.0))
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -96,7 +93,7 @@ class SavePoint:
         path: ``tinker://<model>/weights/<name>``, as ``save_state`` returns it.
     """
 
-    step: int = attrs.field(validator=whole(0))
+    step: int = attrs.field(converter=plain_number, validator=whole(0))
     path: str = attrs.field(validator=_path)
 
 
@@ -161,7 +158,7 @@ class Attempt:
             TinkexError: It could not be saved.
         """
         last = self.save_point
-        _require_step(step, last.step if last else 0)
+        step = whole_argument(step, "step", last.step if last else 0)
         if last is not None and step == last.step:
             return last.path
         path = self.client.save_state(f"step-{step}", ttl_seconds).result().path

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import Value, copied_dict, copied_list, tag, text, whole
 
@@ -87,7 +88,7 @@ class CreateCustomLossRequest(Value):
     """
 
     session_id: str = attrs.field(validator=text)
-    custom_loss_seq_id: int = attrs.field(validator=whole(0))
+    custom_loss_seq_id: int = attrs.field(converter=plain_number, validator=whole(0))
     name: str
     inputs: list[CustomLossInput] = attrs.field(converter=copied_list)
     graph: CustomLossGraph

@@ -6,6 +6,7 @@ from typing import Any, Literal, Union
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import FailureCategory
 from tinkex.types._base import ALWAYS, Value, copied_list, kind, number, optional, since, text, whole
 
@@ -94,7 +95,7 @@ class SamplingSessionFuturesTarget(Value):
     """The samples of one client of a sampler; ``cloned_sampler_id`` is 0 for the client that made the sampler."""
 
     sampling_session_id: str = attrs.field(validator=text)
-    cloned_sampler_id: int = attrs.field(default=0, validator=whole(0))
+    cloned_sampler_id: int = attrs.field(default=0, converter=plain_number, validator=whole(0))
     type: Literal["sampling_session"] = kind("sampling_session")
 
 
@@ -111,7 +112,7 @@ class FuturesRetrieveRequest(Value):
 
     target: SamplingSessionFuturesTarget
     prev_cursor: int = 0
-    timeout: float | None = attrs.field(default=None, validator=optional(number(minimum=0)))
+    timeout: float | None = attrs.field(default=None, converter=plain_number, validator=optional(number(minimum=0)))
     retrieved_request_ids: list[str] = attrs.field(factory=list, converter=copied_list, metadata=since("0.36"))
 
 

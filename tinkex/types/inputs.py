@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, Value, bytes_only, one_of, optional, tag, text, whole
 from tinkex.types._numbers import Values, copy_ints, shorten, to_list
@@ -90,7 +91,9 @@ class ImageChunk:
 
     data: bytes = attrs.field(converter=bytes_only)
     format: ImageFormat = attrs.field(validator=one_of("png", "jpeg"))
-    expected_tokens: int | None = attrs.field(default=None, validator=optional(whole(0)), metadata=ALWAYS)
+    expected_tokens: int | None = attrs.field(
+        default=None, converter=plain_number, validator=optional(whole(0)), metadata=ALWAYS
+    )
     type: Literal["image"] = tag("image")
 
     @property
@@ -115,7 +118,9 @@ class ImageAssetPointerChunk(Value):
 
     location: str = attrs.field(validator=text)
     format: ImageFormat = attrs.field(validator=one_of("png", "jpeg"))
-    expected_tokens: int | None = attrs.field(default=None, validator=optional(whole(0)), metadata=ALWAYS)
+    expected_tokens: int | None = attrs.field(
+        default=None, converter=plain_number, validator=optional(whole(0)), metadata=ALWAYS
+    )
     type: Literal["image_asset_pointer"] = tag("image_asset_pointer")
 
     @property

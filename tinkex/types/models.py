@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, SEED, Value, copied_dict, optional, since, tag, text, whole
 from tinkex.types.optimizers import AdamOptimizerConfig, OptimizerConfig
@@ -34,8 +35,8 @@ class LoraConfig(Value):
         train_attn: Train the attention layers.
     """
 
-    rank: int = attrs.field(validator=whole(1))
-    seed: int | None = attrs.field(default=None, validator=optional(SEED), metadata=ALWAYS)
+    rank: int = attrs.field(converter=plain_number, validator=whole(1))
+    seed: int | None = attrs.field(default=None, converter=plain_number, validator=optional(SEED), metadata=ALWAYS)
     train_unembed: bool = attrs.field(default=True, metadata=ALWAYS)
     train_mlp: bool = attrs.field(default=True, metadata=ALWAYS)
     train_attn: bool = attrs.field(default=True, metadata=ALWAYS)
@@ -63,7 +64,7 @@ class CreateModelRequest(Value):
     """
 
     session_id: str = attrs.field(validator=text)
-    model_seq_id: int = attrs.field(validator=whole(0))
+    model_seq_id: int = attrs.field(converter=plain_number, validator=whole(0))
     base_model: str = attrs.field(validator=text)
     user_metadata: dict[str, Any] | None = copied_dict(default=None, metadata=ALWAYS)
     lora_config: LoraConfig | None = attrs.field(default=None, metadata=ALWAYS)

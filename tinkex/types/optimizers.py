@@ -6,6 +6,7 @@ from typing import Literal, Union
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.types._base import Value, kind, number
 from tinkex.types.unions import Unrecognized
 
@@ -41,7 +42,7 @@ class DimuonParams(Value):
         beta1: Decay of the momentum, in [0, 1).
     """
 
-    learning_rate: float = attrs.field(validator=number(minimum=0))
-    grad_clip_norm: float = attrs.field(default=0.0, validator=number())
-    beta1: float = attrs.field(default=0.9, validator=number(minimum=0, below=1))
+    learning_rate: float = attrs.field(converter=plain_number, validator=number(minimum=0))
+    grad_clip_norm: float = attrs.field(default=0.0, converter=plain_number, validator=number())
+    beta1: float = attrs.field(default=0.9, converter=plain_number, validator=number(minimum=0, below=1))
     type: Literal["dimuon"] = kind("dimuon")

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Union
 
+from tinkex._scalars import whole_argument
 from tinkex.errors import InvalidInputError
 
 __all__ = ["PromptProvenanceSpan", "ProvenanceSpans", "SampledProvenanceSpan"]
@@ -30,9 +31,7 @@ class _Span:
         if not isinstance(named, str) or not named:
             raise InvalidInputError(f"sequence_id must be a non-empty text, got {named!r:.60}", field="sequence_id")
         for name in ("offset", "length"):
-            value: Any = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise InvalidInputError(f"{name} must be a whole number of at least 0, got {value!r:.60}", field=name)
+            object.__setattr__(self, name, whole_argument(getattr(self, name), name, 0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import SEED, Value, copied_list, number, one_of, optional, since, tag, whole
 from tinkex.types._numbers import kinds, plain_list, shorten
@@ -39,7 +40,7 @@ MASK_LOGPROB = -99999.0
 def _to_stop(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
-    items = plain_list(value) if isinstance(value, Iterable) else [value]
+    items = [plain_number(item) for item in plain_list(value)] if isinstance(value, Iterable) else [value]
     if isinstance(value, Iterable) and (kinds(items) <= {str} or kinds(items) <= {int}):
         return items
     raise InvalidInputError(
@@ -62,12 +63,12 @@ class SamplingParams(Value):
         top_p: Sample among the fewest tokens whose probabilities reach this sum; 1 is off.
     """
 
-    max_tokens: int | None = attrs.field(default=None, validator=optional(whole(1)))
-    seed: int | None = attrs.field(default=None, validator=optional(SEED))
+    max_tokens: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(1)))
+    seed: int | None = attrs.field(default=None, converter=plain_number, validator=optional(SEED))
     stop: Stop = attrs.field(default=None, converter=_to_stop)
-    temperature: float = attrs.field(default=1.0, validator=number(minimum=0))
-    top_k: int = attrs.field(default=-1, validator=whole(-1))
-    top_p: float = attrs.field(default=1.0, validator=number(above=0, maximum=1))
+    temperature: float = attrs.field(default=1.0, converter=plain_number, validator=number(minimum=0))
+    top_k: int = attrs.field(default=-1, converter=plain_number, validator=whole(-1))
+    top_p: float = attrs.field(default=1.0, converter=plain_number, validator=number(above=0, maximum=1))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -83,17 +84,23 @@ class SampleRequest(Value):
 
     prompt: ModelInput
     sampling_params: SamplingParams
-    num_samples: int = attrs.field(default=1, validator=whole(1))
+    num_samples: int = attrs.field(default=1, converter=plain_number, validator=whole(1))
     base_model: str | None = None
     model_path: str | None = None
     sampling_session_id: str | None = None
-    seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
+    seq_id: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(0)))
     prompt_logprobs: bool = False
-    topk_prompt_logprobs: int = attrs.field(default=0, validator=whole(0))
-    topk_sample_logprobs: int = attrs.field(default=0, validator=whole(0), metadata=since("0.29"))
+    topk_prompt_logprobs: int = attrs.field(default=0, converter=plain_number, validator=whole(0))
+    topk_sample_logprobs: int = attrs.field(
+        default=0, converter=plain_number, validator=whole(0), metadata=since("0.29")
+    )
     target_prompt_logprobs: TensorData | None = attrs.field(default=None, metadata=since("0.30"))
-    prompt_alt_tokens_k: int = attrs.field(default=0, validator=whole(0), metadata=since("0.31"))
-    prompt_logprobs_last_n: int | None = attrs.field(default=None, validator=optional(whole(1)), metadata=since("0.33"))
+    prompt_alt_tokens_k: int = attrs.field(
+        default=0, converter=plain_number, validator=whole(0), metadata=since("0.31")
+    )
+    prompt_logprobs_last_n: int | None = attrs.field(
+        default=None, converter=plain_number, validator=optional(whole(1)), metadata=since("0.33")
+    )
     record_stability_info: bool = attrs.field(default=False, metadata=since("0.27"))
     type: Literal["sample"] = tag("sample")
 
@@ -202,7 +209,7 @@ class SampleResponse(Value):
         default=None, converter=attrs.converters.optional(copied_list), repr=shorten
     )
     target_prompt_logprobs: TensorData | None = None
-    prompt_cache_hit_tokens: int = attrs.field(default=0, validator=whole(0))
+    prompt_cache_hit_tokens: int = attrs.field(default=0, converter=plain_number, validator=whole(0))
     prompt_alt_tokens: PromptAltTokens | None = None
     type: Literal["sample"] = tag("sample")
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, Value, since, tag, text, whole
 
@@ -103,7 +104,7 @@ class CreateSamplingSessionRequest(Value):
     """Body of ``POST create_sampling_session``: one of ``base_model`` and ``model_path`` at least."""
 
     session_id: str = attrs.field(validator=text)
-    sampling_session_seq_id: int = attrs.field(validator=whole(0))
+    sampling_session_seq_id: int = attrs.field(converter=plain_number, validator=whole(0))
     base_model: str | None = None
     model_path: str | None = None
     type: Literal["create_sampling_session"] = tag("create_sampling_session")

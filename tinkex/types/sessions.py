@@ -8,6 +8,7 @@ from typing import Any, Literal, Union
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import Value, copied_dict, copied_list, kind, optional, tag, text, texts, whole
 from tinkex.types.unions import Unrecognized
@@ -256,7 +257,7 @@ class SessionSearchRequest(Value):
     statuses: list[SessionStatusQuery] | None = attrs.field(
         default=None, converter=_optional_list, validator=optional(_non_empty)
     )
-    limit: int = attrs.field(default=50, validator=whole(1, 200))
+    limit: int = attrs.field(default=50, converter=plain_number, validator=whole(1, 200))
     cursor: SessionSearchCursor | None = None
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, Union, get_args
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, number, optional, since, tag, text, whole
 from tinkex.types._numbers import any_negative, shorten
@@ -202,13 +203,19 @@ def to_data(value: Any) -> list[Datum]:
     return data
 
 
+def _to_config(value: Mapping[str, Any] | None) -> dict[str, float | str] | None:
+    if not isinstance(value, (Mapping, type(None))):
+        _refuse("loss_fn_config", f"must be a dict of numbers by name, got {value!r:.60}")
+    return None if value is None else {name: plain_number(item) for name, item in value.items()}
+
+
 @attrs.frozen(kw_only=True, slots=True, repr=False)
 class ForwardBackwardInput(Value):
     """A batch and the loss to compute on it."""
 
     data: list[Datum] = attrs.field(converter=to_data, repr=shorten)
     loss_fn: str = attrs.field(validator=text)
-    loss_fn_config: dict[str, float | str] | None = copied_dict(default=None, metadata=ALWAYS)
+    loss_fn_config: dict[str, float | str] | None = attrs.field(default=None, converter=_to_config, metadata=ALWAYS)
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -241,12 +248,12 @@ class AdamParams(Value):
         grad_clip_norm: Largest global norm of the gradient; 0 does not clip.
     """
 
-    learning_rate: float = attrs.field(default=1e-4, validator=number(minimum=0))
-    beta1: float = attrs.field(default=0.9, validator=number(minimum=0, below=1))
-    beta2: float = attrs.field(default=0.95, validator=number(minimum=0, below=1))
-    eps: float = attrs.field(default=1e-12, validator=number(minimum=0))
-    weight_decay: float = attrs.field(default=0.0, validator=number(minimum=0))
-    grad_clip_norm: float = attrs.field(default=0.0, validator=number(minimum=0))
+    learning_rate: float = attrs.field(default=1e-4, converter=plain_number, validator=number(minimum=0))
+    beta1: float = attrs.field(default=0.9, converter=plain_number, validator=number(minimum=0, below=1))
+    beta2: float = attrs.field(default=0.95, converter=plain_number, validator=number(minimum=0, below=1))
+    eps: float = attrs.field(default=1e-12, converter=plain_number, validator=number(minimum=0))
+    weight_decay: float = attrs.field(default=0.0, converter=plain_number, validator=number(minimum=0))
+    grad_clip_norm: float = attrs.field(default=0.0, converter=plain_number, validator=number(minimum=0))
 
 
 OptimParams = Union[AdamParams, DimuonParams, Unrecognized]
@@ -266,7 +273,7 @@ class ForwardRequest(Value):
 
     forward_input: ForwardBackwardInput
     model_id: str = attrs.field(validator=text)
-    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    seq_id: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(1)))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -275,7 +282,7 @@ class ForwardBackwardRequest(Value):
 
     forward_backward_input: ForwardBackwardInput
     model_id: str = attrs.field(validator=text)
-    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    seq_id: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(1)))
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -285,7 +292,7 @@ class OptimStepRequest(Value):
     adam_params: AdamParams | None = None
     optimizer_params: DimuonParams | Unrecognized | None = attrs.field(default=None, metadata=since("0.30"))
     model_id: str = attrs.field(validator=text)
-    seq_id: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    seq_id: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(1)))
     type: Literal["optim_step"] = tag("optim_step")
 
     def __attrs_post_init__(self) -> None:
@@ -459,7 +466,8 @@ def _input_length(model_input: ModelInput) -> int | None:
 def _is_setting(value: Any, text_too: bool) -> bool:
     if isinstance(value, str):
         return text_too
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+    number = plain_number(value)
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < math.inf
 
 
 def _key(name: str) -> str:

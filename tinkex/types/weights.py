@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
 from tinkex.types._base import ALWAYS, Value, copied_dict, copied_list, optional, since, tag, text, texts, whole
 from tinkex.types._console import checkpoint_page, playground_page
@@ -159,9 +160,9 @@ class SaveWeightsRequest(Value):
     model_id: str = attrs.field(validator=text)
     path: str | None = attrs.field(default=None, metadata=ALWAYS)
     seq_id: int | None = None
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL, metadata=since("0.9"))
+    ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL, metadata=since("0.9"))
     overwrite: bool = attrs.field(default=False, metadata=since("0.20"))
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -189,8 +190,8 @@ class SaveWeightsForSamplerRequest(Value):
     sampling_session_seq_id: int | None = None
     seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = attrs.field(default="snapshot", metadata=since("0.38"))
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL, metadata=since("0.9"))
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
+    ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL, metadata=since("0.9"))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
@@ -243,10 +244,8 @@ class SaveWeightsExternalRequest(Value):
     model_id: str = attrs.field(validator=text)
     path: str = attrs.field(validator=text)
     seq_id: int | None = None
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
-    age_encryption_recipients: list[str] | None = attrs.field(
-        default=None, converter=_to_recipients, metadata=since("0.33")
-    )
+    ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL)
+    age_encryption_recipients: list[str] | None = attrs.field(default=None, converter=_to_recipients)
     type: Literal["save_weights_external"] = tag("save_weights_external")
 
 
@@ -289,8 +288,8 @@ class CopyWeightsRequest(Value):
     source_path: str = attrs.field(validator=text)
     destination_project_id: str | None = attrs.field(default=None, metadata=since("0.34"))
     session_id: str | None = None
-    model_seq_id: int | None = attrs.field(default=None, validator=optional(whole(0)))
-    ttl_seconds: int | None = attrs.field(default=None, validator=_TTL)
+    model_seq_id: int | None = attrs.field(default=None, converter=plain_number, validator=optional(whole(0)))
+    ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL)
     weights_access_token: str | None = attrs.field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
