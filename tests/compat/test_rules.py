@@ -112,6 +112,7 @@ def test_provenance_covers_a_datum(tinker) -> None:
             tinker.SampledProvenanceSpan(sequence_id="s", length=2),
         ],
     )
+    assert make_datum(tinker).with_provenance(datum.model_input_spans, datum.loss_fn_input_spans) == datum
     changed = dataclasses.replace(datum, loss_fn_inputs={"target_tokens": [1, 1, 1]})
     assert changed.model_input_spans == [prompt, sampled]
     with pytest.raises(tinkex.InvalidInputError, match="cover 2 tokens, and there are 3"):

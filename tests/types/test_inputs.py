@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -211,3 +213,15 @@ def test_tokens_are_a_list_whatever_they_were():
 def test_the_buffer_of_a_text_is_what_the_wire_has(form):
     """Token ids are kept as int32, so that writing them is a copy of bytes."""
     assert bytes(EncodedTextChunk(tokens=form([1, 258])).buffer) == b"\1\0\0\0\2\1\0\0"
+
+
+def test_tokens_of_a_chunk_refuse_to_be_changed():
+    """They are a copy: what is added to it would never be sent."""
+    chunk = EncodedTextChunk(tokens=[1, 2])
+    assert chunk.tokens == [1, 2]
+    assert [*chunk.tokens, 3] == [1, 2, 3]
+    assert json.dumps(chunk.tokens) == "[1, 2]"
+    for change in (lambda: chunk.tokens.append(3), lambda: chunk.tokens.__iadd__([3]), chunk.tokens.clear):
+        with pytest.raises(TypeError, match=r"take list\(...\) of it, and make a new value"):
+            change()
+    assert ModelInput(chunks=[chunk]).to_ints() == [1, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import math
 import pickle
 import sys
@@ -220,30 +221,111 @@ def test_torch_whole_numbers_come_back_as_int64(name):
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_a_torch_matrix_survives_compression(dtype, data):
-    """Only cells other than the pad value are stored, and with pad 0 the matrix comes back."""
+    """Only cells other than the pad value are stored, unless all of them take less, and the matrix comes back."""
     torch = pytest.importorskip("torch")
     matrix = data.draw(
         hnp.arrays(dtype, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0), elements=st.integers(-1, 1))
     )
-    given_tensor = torch.from_numpy(matrix)
-    tensor = TensorData.from_torch_sparse(given_tensor)
-    assert len(tensor) == np.count_nonzero(matrix)
-    assert torch.equal(tensor.to_torch(), given_tensor)
-    assert len(TensorData.from_torch_sparse(given_tensor, pad_value=-1)) == np.count_nonzero(matrix != -1)
+    given_tensor, pad_value = torch.from_numpy(matrix), data.draw(st.integers(-1, 1))
+    tensor = TensorData.from_torch_sparse(given_tensor, pad_value)
+    stored = np.count_nonzero(matrix != pad_value)
+    assert tensor.is_sparse == (len(matrix) + 1 + 2 * stored < matrix.size)
+    assert len(tensor) == (stored if tensor.is_sparse else matrix.size)
+    assert torch.equal(tensor.to_torch(pad_value), given_tensor)
+    assert tensor.tolist(pad_value) == matrix.tolist()
 
 
 def test_a_torch_csr_matrix_is_read():
     """A tensor that torch itself keeps sparse is compressed anew."""
     torch = pytest.importorskip("torch")
-    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
-    assert TensorData.from_torch_sparse(dense.to_sparse()).tolist() == [[0.0, 2.0], [0.0, 0.0]]
+    dense = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    tensor = TensorData.from_torch_sparse(dense.to_sparse())
+    assert tensor.is_sparse
+    assert tensor.tolist() == [[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]
 
 
-def test_only_a_matrix_can_be_compressed():
-    """CSR has two dimensions."""
+@pytest.mark.parametrize("shape", [(), (3,), (2, 1, 3)])
+def test_only_a_matrix_is_compressed(shape):
+    """CSR has two dimensions: a tensor of another number of them stays dense."""
     torch = pytest.importorskip("torch")
-    with pytest.raises(InvalidInputError, match="from_torch_sparse needs two dimensions, got 1"):
-        TensorData.from_torch_sparse(torch.tensor([1.0]))
+    tensor = TensorData.from_torch_sparse(torch.zeros(shape))
+    assert not tensor.is_sparse
+    assert tensor.full_shape == shape
+
+
+def test_indices_are_lists():
+    """Whatever they came in, they go through json."""
+    made = csr(sparse_crow_indices=np.array([0, 1, 1, 3]), sparse_col_indices=(0, 1, 2))
+    assert (made.sparse_crow_indices, made.sparse_col_indices) == ([0, 1, 1, 3], [0, 1, 2])
+    assert type(made.sparse_crow_indices) is type(made.sparse_col_indices) is list
+
+
+@pytest.mark.parametrize(("pad_value", "whole"), [(2.5, False), ("0", True), (True, True), (None, True), (-1, True)])
+def test_a_pad_value_is_a_number_of_the_dtype(pad_value, whole):
+    """Cells of whole numbers are not filled with fractions, and none with what is no number."""
+    if pad_value == -1:
+        assert csr().tolist(np.int64(pad_value)) == [[7, -1, -1], [-1, -1, -1], [-1, 8, 9]]
+        return
+    with pytest.raises(InvalidInputError, match="pad_value must be a whole number"):
+        csr().to_numpy(pad_value)
+    if whole:
+        with pytest.raises(InvalidInputError, match="pad_value must be a number"):
+            csr(dtype="float32").tolist(pad_value)
+    else:
+        assert csr(dtype="float32").tolist(pad_value)[1] == [pad_value] * 3
+
+
+# --- As the official SDK has it --------------------------------------------------------------------------------
+
+
+def test_a_tensor_is_made_by_position():
+    """Data, dtype and shape come in this order, then the indices of a sparse one."""
+    assert TensorData([1, 2], "int64") == TensorData(data=[1, 2], dtype="int64")
+    assert TensorData([1.0, 2.0], "float32", [1, 2]).tolist() == [[1.0, 2.0]]
+    assert TensorData([7, 8, 9], "int64", [3, 3], [0, 1, 1, 3], [0, 1, 2]) == csr()
+
+
+@pytest.mark.parametrize(
+    ("data", "shape"),
+    [
+        ([[1, 2], [3, 4]], [2, 2]),
+        (((1, 2), [3, 4]), [2, 2]),
+        ([[[1], [2]], [[3], [4]]], [2, 2, 1]),
+        ([np.array([1, 2]), np.array([3, 4])], [2, 2]),
+        (np.array([[1, 2], [3, 4]]), [2, 2]),
+        ([[], []], [2, 0]),
+    ],
+)
+def test_nested_data_has_its_shape(data, shape):
+    """Lists in lists, rows that are arrays and whole arrays keep their dimensions, also where no shape is given."""
+    tensor = TensorData(data, "int64")
+    assert tensor.shape == shape
+    assert tensor.data == [1, 2, 3, 4][: len(tensor)]
+    assert TensorData(data, "int64", shape) == tensor
+    assert TensorData(data, "int64", [math.prod(shape)]).data == tensor.data
+
+
+def test_rows_that_differ_are_refused():
+    """There is no shape for them; whole numbers are still those of the dtype."""
+    with pytest.raises(InvalidInputError, match="data is a list of lists of different lengths"):
+        TensorData([[1, 2], [3]], "int64")
+    with pytest.raises(InvalidInputError, match=r"data\[3\] must be a whole number"):
+        TensorData([[1, 2], [3, None]], "int64")
+
+
+def test_a_shape_is_a_list_that_stays_as_it_is():
+    """It equals lists and tuples, and a change is refused instead of lost."""
+    tensor = TensorData([1, 2, 3, 4], "int64", (2, 2))
+    assert isinstance(tensor.shape, list)
+    assert tensor.shape == [2, 2] == list(tensor.shape)
+    assert tensor.shape == (2, 2)
+    assert tensor.shape != [4]
+    assert [*tensor.shape, 1] == [2, 2, 1]
+    for change in (lambda: tensor.shape.append(1), lambda: tensor.shape.__setitem__(0, 4), lambda: tensor.shape.sort()):
+        with pytest.raises(TypeError, match="does not change"):
+            change()
+    assert pickle.loads(pickle.dumps(tensor)).shape == copy.deepcopy(tensor).shape == tensor.shape
+    assert hash(pickle.loads(pickle.dumps(tensor.shape))) == hash((2, 2))
 
 
 def test_a_torch_tensor_is_read_as_data():
@@ -312,7 +394,7 @@ def test_ragged_lists_are_refused(rows):
     assert caught.value.field == "x"
 
 
-@pytest.mark.parametrize("value", ["12", 5, None, [[[1]]], {"a": 1}, [None]])
+@pytest.mark.parametrize("value", ["12", 5, None, [[["1"]]], {"a": 1}, [None]])
 def test_what_is_no_list_of_numbers_is_refused_by_name(value):
     """The error names the input."""
     with pytest.raises(InvalidInputError, match=r"^x: data") as caught:

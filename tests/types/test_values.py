@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import VALUES
 from tinkex import types
+from tinkex.types import TensorData
 from tinkex.types._base import Value
 
 LOCAL = {
@@ -103,8 +104,8 @@ def test_every_value_is_frozen(cls, data):
         value.invented = 1
 
 
-@pytest.mark.parametrize("cls", [cls for cls in CLASSES if attrs.has(cls)], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if attrs.has(cls) and cls is not TensorData])
 def test_fields_are_given_by_name(cls):
-    """No constructor takes positions, so fields may be added and moved."""
+    """No constructor takes positions, so fields may be added and moved; a tensor does, as the official SDK's."""
     parameters = list(inspect.signature(cls).parameters.values())
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)

@@ -98,6 +98,37 @@ def bytes_only(value: bytes | bytearray | memoryview) -> bytes:
     return bytes(value)
 
 
+class FrozenList(list[Any]):
+    """A list that is part of a value: equal to every list and tuple of the same items, and not to be changed.
+
+    A change would reach a copy only, so it is refused instead of lost. Slices, sums and ``copy()`` are plain lists.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("this list is part of a value that does not change: take list(...) of it, and make a new value")
+
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with a list or a tuple."""
+        return list.__eq__(self, list(other)) if isinstance(other, (list, tuple)) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        """Compare with a list or a tuple."""
+        return not self == other
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Be the same key as a tuple."""
+        return hash(tuple(self))
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        """Copy and pickle as a whole: there is no adding to it."""
+        return FrozenList, (list(self),)
+
+
 def copied_list(value: Iterable[Any]) -> list[Any]:
     """Copy into a list, so that the caller's later changes do not reach the value."""
     return list(value)

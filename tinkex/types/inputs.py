@@ -9,7 +9,7 @@ import attrs
 
 from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import ALWAYS, Value, bytes_only, one_of, optional, tag, text, whole
+from tinkex.types._base import ALWAYS, FrozenList, Value, bytes_only, one_of, optional, tag, text, whole
 from tinkex.types._numbers import Values, copy_ints, shorten, to_list
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class EncodedTextChunk:
 
     @property
     def tokens(self) -> list[int]:
-        """The token ids as a list."""
-        return to_list(self._values)
+        """The token ids as a list, which is a copy and refuses to be changed."""
+        return FrozenList(to_list(self._values))
 
     @property
     def buffer(self) -> Values:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from tinkex._scalars import plain_number
 from tinkex.errors import InvalidInputError
-from tinkex.types._base import since
+from tinkex.types._base import FrozenList, since
 from tinkex.types._numbers import Values, as_array, copy_floats, copy_ints, shorten, to_list, torch_to_numpy
 
 if TYPE_CHECKING:
@@ -24,16 +24,14 @@ TensorDtype = Literal["int64", "float32"]
 _COPY: dict[TensorDtype, Callable[[Any, str], Values]] = {"int64": copy_ints, "float32": copy_floats}
 
 
-def _shape(value: Sequence[int] | None) -> tuple[int, ...] | None:
+def _shape(value: Sequence[int] | None) -> FrozenList | None:
     if value is None or (type(value) is tuple and all(type(size) is int and size >= 0 for size in value)):
-        return value
-    return tuple(to_list(copy_ints(value, "shape", low=0)))
+        return None if value is None else FrozenList(value)
+    return FrozenList(to_list(copy_ints(value, "shape", low=0)))
 
 
-def _indices(value: Any, field: str) -> list[int] | np.ndarray[Any, Any] | None:
-    """Copy indices: into an array if they are one, else into a list, which is what programs expect."""
-    copied = None if value is None else copy_ints(value, field)
-    return copied.tolist() if isinstance(copied, array) else copied
+def _indices(value: Any, field: str) -> list[int] | None:
+    return None if value is None else copy_ints(value, field).tolist()
 
 
 @attrs.frozen(slots=True, repr=False, eq=False, init=False)
@@ -45,7 +43,7 @@ class TensorData:
 
     Attributes:
         dtype: ``"int64"`` or ``"float32"``, the only two on the wire.
-        shape: Sizes of the dimensions; None means one dimension.
+        shape: Sizes of the dimensions, a list that refuses to be changed; None means one dimension.
         sparse_crow_indices: Row pointers of a CSR matrix, length rows + 1, or None if dense.
         sparse_col_indices: Column of each stored value, or None if dense.
     """
@@ -53,14 +51,14 @@ class TensorData:
     # ``Any`` stands for ``Values``, which names NumPy types that cattrs would try to look up.
     _values: Any
     dtype: TensorDtype
-    shape: tuple[int, ...] | None
+    # A ``FrozenList``, which cattrs would try to look up.
+    shape: Any
     sparse_crow_indices: Any = attrs.field(default=None, metadata=since("0.18"))
     sparse_col_indices: Any = attrs.field(default=None, metadata=since("0.18"))
 
     def __init__(
         self,
-        *,
-        data: Sequence[int] | Sequence[float] | np.ndarray[Any, Any] | torch.Tensor,
+        data: Sequence[Any] | np.ndarray[Any, Any] | torch.Tensor,
         dtype: TensorDtype,
         shape: Sequence[int] | None = None,
         sparse_crow_indices: Sequence[int] | np.ndarray[Any, Any] | None = None,
@@ -69,9 +67,9 @@ class TensorData:
         """Copy and check.
 
         Args:
-            data: The values in row-major order, flattened; of a CSR matrix only the stored ones.
+            data: The values, flat in row-major order or nested; of a CSR matrix only the stored ones, flat.
             dtype: ``"int64"`` or ``"float32"``.
-            shape: Sizes of the dimensions; may be left out for one dimension, must be given for CSR.
+            shape: Sizes of the dimensions; those of ``data`` unless given. Must be given for CSR.
             sparse_crow_indices: CSR row pointers, together with ``sparse_col_indices``.
             sparse_col_indices: CSR column indices.
 
@@ -82,7 +80,10 @@ class TensorData:
             raise InvalidInputError(f"dtype must be 'int64' or 'float32', got {dtype!r}", field="dtype")
         crow = _indices(sparse_crow_indices, "sparse_crow_indices")
         col = _indices(sparse_col_indices, "sparse_col_indices")
-        self.__attrs_init__(_COPY[dtype](data, "data"), dtype, _shape(shape), crow, col)
+        flat, own_shape = _flatten(data, "data")
+        if own_shape is not None and (len(own_shape) == 1 or crow is not None or col is not None):
+            own_shape = None  # None stands for one dimension, and is what programs expect there
+        self.__attrs_init__(_COPY[dtype](flat, "data"), dtype, _shape(own_shape if shape is None else shape), crow, col)
         self._check_dense() if crow is None and col is None else self._check_sparse()
 
     def _check_dense(self) -> None:
@@ -133,44 +134,49 @@ class TensorData:
     @property
     def full_shape(self) -> tuple[int, ...]:
         """The shape, also where it was left out."""
-        return (len(self._values),) if self.shape is None else self.shape
+        return (len(self._values),) if self.shape is None else tuple(self.shape)
 
     def __len__(self) -> int:
         """Return the number of stored values."""
         return len(self._values)
 
-    def tolist(self) -> list[Any]:
-        """Return the values as (nested) lists of the tensor's shape."""
+    def tolist(self, pad_value: float = 0) -> list[Any]:
+        """Return the values as (nested) lists of the tensor's shape; arguments are those of :meth:`to_numpy`."""
         if not self.is_sparse:
             return _nest(self.data, self.full_shape)
-        dense: list[Any] = self.to_numpy().tolist()
+        dense: list[Any] = self.to_numpy(pad_value).tolist()
         return dense
 
-    def to_numpy(self) -> np.ndarray[Any, Any]:
-        """Return a new NumPy array of this shape and dtype; unlisted cells of a CSR tensor are 0.
+    def to_numpy(self, pad_value: float = 0) -> np.ndarray[Any, Any]:
+        """Return a new NumPy array of this shape and dtype.
+
+        Args:
+            pad_value: What the unlisted cells of a CSR tensor are, a number of its dtype; a dense tensor has none.
 
         Raises:
             ImportError: NumPy is not installed.
+            InvalidInputError: ``pad_value`` is no number, or not a whole one for int64.
         """
         import numpy as np
 
+        pad_value = _pad_value(pad_value, whole=self.dtype == "int64")
         values = np.array(self._values, dtype=self.dtype)
         if not self.is_sparse:
             return values.reshape(self.full_shape)
-        dense = np.zeros(self.full_shape, dtype=self.dtype)
+        dense = np.full(self.full_shape, pad_value, dtype=self.dtype)
         rows = np.repeat(np.arange(self.full_shape[0]), np.diff(np.asarray(self.sparse_crow_indices)))
         dense[rows, np.asarray(self.sparse_col_indices, dtype=np.int64)] = values
         return dense
 
-    def to_torch(self) -> torch.Tensor:
-        """Return a new torch tensor of this shape and dtype.
+    def to_torch(self, pad_value: float = 0) -> torch.Tensor:
+        """Return a new torch tensor of this shape and dtype; otherwise like :meth:`to_numpy`.
 
         Raises:
             ImportError: torch is not installed.
         """
         import torch
 
-        return torch.from_numpy(self.to_numpy())
+        return torch.from_numpy(self.to_numpy(pad_value))
 
     @classmethod
     def adopt(
@@ -218,17 +224,21 @@ class TensorData:
 
     @classmethod
     def from_torch_sparse(cls, tensor: torch.Tensor, pad_value: float = 0) -> TensorData:
-        """Copy a 2-D torch tensor, storing only the cells that differ from ``pad_value``.
+        """Copy a torch tensor, storing only the cells that differ from ``pad_value`` if that is smaller.
+
+        A tensor that does not have two dimensions is copied as a dense one, and so is one in which too few cells are
+        ``pad_value``: each stored cell takes two numbers, and each row one more.
 
         Raises:
-            InvalidInputError: The tensor does not have two dimensions.
+            InvalidInputError: ``pad_value`` is no number, or not a whole one for a tensor of whole numbers.
         """
         import numpy as np
 
         array = torch_to_numpy(tensor.to_dense() if tensor.layout != _strided() else tensor)
-        if array.ndim != 2:
-            raise InvalidInputError(f"from_torch_sparse needs two dimensions, got {array.ndim}", field="tensor")
-        rows, columns = np.nonzero(array != pad_value)
+        differs = array != _pad_value(pad_value, whole=array.dtype.kind != "f")
+        if array.ndim != 2 or len(array) + 1 + 2 * np.count_nonzero(differs) >= array.size:
+            return cls.from_numpy(array)
+        rows, columns = np.nonzero(differs)
         crow = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=array.shape[0]))])
         return cls(
             data=array[rows, columns],
@@ -257,8 +267,7 @@ class TensorData:
             return value
         array = as_array(value)
         if array is not None:
-            kind: TensorDtype = dtype or ("float32" if array.dtype.kind == "f" else "int64")
-            return cls._of(array, kind, array.shape, field)
+            dtype = dtype or ("float32" if array.dtype.kind == "f" else "int64")
         if dtype is None:
             raise InvalidInputError(
                 f"{field} is a list under a name of no conventional type; pass a TensorData or an array",
@@ -268,14 +277,14 @@ class TensorData:
         return cls._of(flat, dtype, shape, field)
 
     @classmethod
-    def _of(cls, data: Any, dtype: TensorDtype, shape: tuple[int, ...] | None, field: str) -> TensorData:
+    def _of(cls, data: Any, dtype: TensorDtype, shape: Sequence[int] | None, field: str) -> TensorData:
         """Copy numbers that are known to have this shape, or one dimension."""
         try:
             values = _COPY[dtype](data, "data")
         except InvalidInputError as error:
             raise InvalidInputError(f"{field}: {error.message}", field=field) from None
         tensor = cls.__new__(cls)
-        tensor.__attrs_init__(values, dtype, (len(values),) if shape is None else shape, None, None)
+        tensor.__attrs_init__(values, dtype, FrozenList((len(values),) if shape is None else shape), None, None)
         return tensor
 
     def __eq__(self, other: object) -> bool:
@@ -314,11 +323,31 @@ def _strided() -> Any:
     return torch.strided
 
 
-def _flatten(value: Any, field: str) -> tuple[Any, tuple[int, ...] | None]:
-    """Flatten a list of equally long lists, and return it with its shape; anything else has one dimension."""
-    if not isinstance(value, (list, tuple)) or not value or not isinstance(value[0], (list, tuple)):
+def _pad_value(value: float, *, whole: bool) -> float:
+    given = plain_number(value)
+    if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
+        rule = "a whole number" if whole else "a number"
+        raise InvalidInputError(f"pad_value must be {rule}, got {value!r:.60}", field="pad_value")
+    return given
+
+
+def _flatten(value: Any, field: str) -> tuple[Any, Sequence[int] | None]:
+    """Return the values of an array or of lists in lists with their shape; None for what else has one dimension."""
+    given = as_array(value)
+    if given is not None:
+        return given, given.shape
+    if not _is_row(value) or not len(value) or not _is_row(value[0]):
         return value, None
-    widths = {len(row) if isinstance(row, (list, tuple)) else None for row in value}
-    if len(widths) != 1:
-        raise InvalidInputError(f"{field} is a list of lists of different lengths", field=field)
-    return [cell for row in value for cell in row], (len(value), len(value[0]))
+    shape = [len(value)]
+    while len(value) and _is_row(value[0]):
+        width = len(value[0])
+        if not all(_is_row(row) and len(row) == width for row in value):
+            raise InvalidInputError(f"{field} is a list of lists of different lengths", field=field)
+        shape.append(width)
+        value = [cell for row in value for cell in (row if isinstance(row, (list, tuple)) else row.tolist())]
+    return value, shape
+
+
+def _is_row(value: Any) -> bool:
+    """Tell whether this has items: a list, or an array of at least one dimension."""
+    return isinstance(value, (list, tuple)) or len(getattr(value, "shape", ())) > 0

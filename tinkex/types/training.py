@@ -163,7 +163,7 @@ class Datum:
         copied.__dict__.update(self.__dict__, loss_fn_inputs=dict(self.loss_fn_inputs))
         return copied
 
-    def with_provenance(self, *, model_input: ProvenanceSpans, loss_fn_inputs: ProvenanceSpans) -> Datum:
+    def with_provenance(self, model_input: ProvenanceSpans, loss_fn_inputs: ProvenanceSpans) -> Datum:
         """Return this datum with a note of where its tokens were sampled.
 
         Args:

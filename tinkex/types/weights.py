@@ -162,7 +162,7 @@ class SaveWeightsRequest(Value):
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL, metadata=since("0.9"))
     overwrite: bool = attrs.field(default=False, metadata=since("0.20"))
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
     type: Literal["save_weights"] = tag("save_weights")
 
 
@@ -191,7 +191,7 @@ class SaveWeightsForSamplerRequest(Value):
     seq_id: int | None = None
     kind: Literal["snapshot", "inflight"] = attrs.field(default="snapshot", metadata=since("0.38"))
     ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL, metadata=since("0.9"))
-    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts))
+    user_metadata: dict[str, str] | None = copied_dict(default=None, validator=optional(texts), metadata=since("0.28"))
     type: Literal["save_weights_for_sampler"] = tag("save_weights_for_sampler")
 
 
@@ -245,7 +245,9 @@ class SaveWeightsExternalRequest(Value):
     path: str = attrs.field(validator=text)
     seq_id: int | None = None
     ttl_seconds: int | None = attrs.field(default=None, converter=plain_number, validator=_TTL)
-    age_encryption_recipients: list[str] | None = attrs.field(default=None, converter=_to_recipients)
+    age_encryption_recipients: list[str] | None = attrs.field(
+        default=None, converter=_to_recipients, metadata=since("0.33")
+    )
     type: Literal["save_weights_external"] = tag("save_weights_external")
 
 
