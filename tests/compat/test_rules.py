@@ -170,30 +170,6 @@ def test_errors_have_the_names_and_the_servers_words(tinker, service) -> None:
     assert tinker.types.RequestErrorCategory.User == "user"
 
 
-def test_values_have_two_methods_of_pydantic(tinker) -> None:
-    """model_dump gives plain data, model_copy a changed copy; they are there only while the names are installed."""
-    params = tinker.SamplingParams(max_tokens=3, stop=[7])
-    assert params.model_dump() == {
-        "max_tokens": 3,
-        "seed": None,
-        "stop": [7],
-        "temperature": 1.0,
-        "top_k": -1,
-        "top_p": 1.0,
-    }
-    assert params.model_dump(exclude_none=True).keys() == params.model_dump().keys() - {"seed"}
-    assert params.model_copy(update={"max_tokens": 5}) == tinker.SamplingParams(max_tokens=5, stop=[7])
-    assert params.model_copy(deep=True) == params.model_copy() == params
-    datum = make_datum(tinker)
-    assert datum.model_dump(exclude_none=True)["loss_fn_inputs"]["target_tokens"]["data"] == [2, 3, 4]
-    assert datum.model_copy(update={"loss_fn_inputs": {}}).loss_fn_inputs == {}
-
-
-def test_values_are_left_alone_without_install() -> None:
-    """The values of tinkex by itself have no such methods."""
-    assert not hasattr(tinkex.SamplingParams(), "model_dump")
-
-
 def test_retry_settings_of_a_sampler_count(tinker, service, faults: FaultPlan) -> None:
     """RetryConfig has the SDK's fields, and becomes the retry policy of the sampler that it is given to."""
     from tinker.lib.retry_handler import RetryConfig

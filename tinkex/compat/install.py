@@ -36,8 +36,9 @@ class _Alias(ModuleType):
 def install() -> None:
     """Make ``import tinker`` mean tinkex, in this process, from now on.
 
-    Also gives the values the methods ``model_dump`` and ``model_copy``, which logging code written for the official SDK
-    may call. Calling it again does nothing.
+    Also gives the values the methods of pydantic that programs call on them, such as ``model_dump`` and
+    ``model_validate``, and lets them be fields of its models; pydantic itself need not be installed. Calling it again
+    does nothing.
 
     Raises:
         ConfigurationError: The official SDK, or something else of that name, has been imported already.

@@ -59,6 +59,9 @@ def _parts(value: Any, fields: Iterable[attrs.Attribute[Any]]) -> Iterable[Any]:
     return value if isinstance(value, list) else [getattr(value, field.name) for field in fields]
 
 
+_OF_PYDANTIC = frozenset({"copy", "dict", "json", "model_copy", "model_dump", "model_dump_json", "model_fields_set"})
+
+
 class Value:
     """What all values share: a text without the fields that are None.
 
@@ -75,6 +78,16 @@ class Value:
             if field.repr and (item := getattr(self, field.name)) is not None
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """The fields by name, for ``vars()``; a new dict each time."""
+        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        """Say where the methods are that the official SDK's values have."""
+        hint = "; tinkex.compat.install() adds the methods of pydantic" if name in _OF_PYDANTIC else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
 
 def tag(name: str) -> Any:
