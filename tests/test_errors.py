@@ -232,3 +232,82 @@ def test_headers_are_found_whatever_their_case():
     """Transports write names in upper, title and lower case."""
     error = error_from_status("no", status_code=500, headers={"X-Request-ID": "Abc"})
     assert error.headers == {"x-request-id": "Abc"}
+
+
+# --- As the official SDK has them ------------------------------------------------------------------------------------
+
+
+class Answer:
+    """An answer of some HTTP library."""
+
+    def __init__(self, status_code, **headers):
+        self.status_code, self.headers, self.request = status_code, headers, Asked()
+
+
+class Asked:
+    """A request of some HTTP library."""
+
+    method, url = "GET", "http://127.0.0.1/x"
+
+
+@pytest.mark.parametrize(("status", "cls"), STATUS.items())
+def test_a_status_error_is_made_of_an_answer(status, cls):
+    """Message, answer and body, by position or by name; the answer and its request are kept as they came."""
+    answer = Answer(status, **{"Retry-After": "2"})
+    for error in (cls("m", answer, {"detail": "no"}), cls("m", response=answer, body={"detail": "no"})):
+        assert (error.status_code, error.body, str(error), error.retry_after) == (status, {"detail": "no"}, "m", 2.0)
+        assert error.response is answer
+        assert error.request is answer.request
+        assert pickle.loads(pickle.dumps(error)).response.status_code == status
+    assert cls.status_code == cls("m").status_code == status
+
+
+def test_an_error_of_any_status_needs_one():
+    """The general class has no status of its own."""
+    with pytest.raises(TypeError, match="APIStatusError needs status_code="):
+        APIStatusError("m")
+    assert InternalServerError("m", Answer(503)).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("cls", "usual"), [(APIConnectionError, "Connection error."), (APITimeoutError, "Request timed out.")]
+)
+def test_a_lost_connection_is_made_of_its_request(cls, usual):
+    """Of the request alone, by position or by name, with or without a message."""
+    asked = Asked()
+    for error in (cls(asked), cls(request=asked)):
+        assert (str(error), error.message, error.request) == (usual, usual, asked)
+    for error in (cls(asked, "m"), cls(message="m", request=asked), cls("m", asked)):
+        assert (str(error), error.request) == ("m", asked)
+    assert cls(asked).body is None
+
+
+def test_an_answer_that_does_not_fit_is_an_error_of_that_answer():
+    """Answer, body and message."""
+    answer = Answer(200)
+    error = errors.APIResponseValidationError(answer, {"a": 1}, "m")
+    assert (str(error), error.body, error.status_code, error.response) == ("m", {"a": 1}, 200, answer)
+    assert "expected schema" in str(errors.APIResponseValidationError(response=answer, body=None))
+
+
+def test_a_failed_operation_is_made_by_position():
+    """Message, request id and category, which may be a member of the enum or its text."""
+    error = RequestFailedError("m", "m:7", errors.RequestErrorCategory.User)
+    assert (error.request_id, error.category, f"{error.category}") == ("m:7", "user", "user")
+    assert error.category is RequestFailedError("m", category="user").category
+    assert RequestFailedError("m").category is errors.RequestErrorCategory.Unknown
+
+
+def test_our_errors_tell_of_request_and_answer():
+    """The shape is that of HTTP libraries; there is no place for a key in it, and it survives a pickle."""
+    error = pickle.loads(pickle.dumps(example(errors.RateLimitError)))
+    assert (error.request.method, error.request.url, error.request.headers) == ("POST", "/api/v1/asample", {})
+    answer = error.response
+    assert (answer.status_code, answer.headers, answer.json()) == (418, {"retry-after": "2"}, {"detail": "no"})
+    assert (answer.text, answer.content, answer.url) == ('{"detail": "no"}', b'{"detail": "no"}', "/api/v1/asample")
+    assert not answer.is_success
+    assert "418" in repr(answer)
+    assert "asample" in repr(error.request)
+    assert error_from_status("no", status_code=502, body="<html>").response.text == "<html>"
+    assert error_from_status("no", status_code=502).response.text == ""
+    assert example(errors.APIResponseValidationError).response.request.url == "/api/v1/asample"

@@ -25,16 +25,19 @@
       FlowControlError (ValueError)          this request alone exceeds a budget
       UnexpectedError (RuntimeError)         a fault of tinkex; its ``__cause__`` is what happened
 
-Names follow the official SDK where the meaning is the same. All of them pickle, none contains the API key,
-and ``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
+Names follow the official SDK where the meaning is the same, and so do the arguments by position. All of them pickle,
+none contains the API key, and ``retryable`` and ``retry_after`` are the only place where status codes are interpreted.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import enum
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from tinkex._exchange import Request, Response, headers_of
 
 __all__ = [
     "APIConnectionError",
@@ -69,6 +72,23 @@ __all__ = [
 ]
 
 FailureCategory = Literal["unknown", "server", "user"]
+
+
+class RequestErrorCategory(str, enum.Enum):
+    """Whose fault a failed operation is; each member equals its text."""
+
+    Unknown = "unknown"
+    Server = "server"
+    User = "user"
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        """Format the text, in all versions of Python."""
+        return format(self.value, spec)
+
 
 _FAR_AHEAD_S = 60.0
 
@@ -145,6 +165,7 @@ class APIError(TinkexError):
     Attributes:
         method: HTTP method.
         path: Path below the base URL.
+        body: The decoded JSON body of the answer, or its text; None if there is none.
         idempotency_key: Key shared by all attempts of the call, if it had one.
         attempts: How many times the request was sent, 1 for the first.
     """
@@ -152,7 +173,9 @@ class APIError(TinkexError):
     def __init__(
         self,
         message: str,
+        request: Any = None,
         *,
+        body: object = None,
         method: str = "",
         path: str = "",
         request_id: str | None = None,
@@ -163,8 +186,15 @@ class APIError(TinkexError):
         super().__init__(message, request_id=request_id)
         self.method = method
         self.path = path
+        self.body = body
         self.idempotency_key = idempotency_key
         self.attempts = attempts
+        self._request = request
+
+    @property
+    def request(self) -> Any:
+        """The request: ``method`` and ``url``, or what the error was made with."""
+        return Request(self.method, self.path) if self._request is None else self._request
 
     def _context(self) -> list[str]:
         where = [f"{self.method} {self.path}".strip()] if self.path else []
@@ -183,9 +213,21 @@ class APIConnectionError(APIError):
         permanent: True if sending again cannot help, as when the server's certificate is not trusted.
     """
 
-    def __init__(self, message: str, *, maybe_sent: bool = True, permanent: bool = False, **context: Any) -> None:
-        """Keep the message; ``context`` goes to :class:`APIError`."""
-        super().__init__(message, **context)
+    _usual = "Connection error."
+
+    def __init__(
+        self,
+        message: Any = None,
+        request: Any = None,
+        *,
+        maybe_sent: bool = True,
+        permanent: bool = False,
+        **context: Any,
+    ) -> None:
+        """Keep the message; ``context`` goes to :class:`APIError`. The request may stand first."""
+        if not isinstance(message, (str, type(None))):
+            message, request = request, message
+        super().__init__(message or self._usual, request, **context)
         self.maybe_sent = maybe_sent
         self.permanent = permanent
 
@@ -197,6 +239,8 @@ class APIConnectionError(APIError):
 
 class APITimeoutError(APIConnectionError, TimeoutError):
     """The server did not answer within the timeout of the request."""
+
+    _usual = "Request timed out."
 
 
 class CircuitOpenError(APIConnectionError):
@@ -219,25 +263,51 @@ class APIStatusError(APIError):
     """The server answered with an error status.
 
     Attributes:
-        status_code: The HTTP status.
-        body: The decoded JSON body, or the text, or None.
+        status_code: The HTTP status; of a class that has one of its own also on the class.
         headers: Response headers, names in lower case.
     """
+
+    status_code: int
 
     def __init__(
         self,
         message: str,
-        *,
-        status_code: int,
+        response: Any = None,
         body: object = None,
+        *,
+        status_code: int | None = None,
         headers: Mapping[str, str] | None = None,
         **context: Any,
     ) -> None:
-        """Keep the answer; ``context`` goes to :class:`APIError`."""
-        super().__init__(message, **context)
-        self.status_code = status_code
-        self.body = body
-        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
+        """Keep the answer; ``context`` goes to :class:`APIError`.
+
+        Args:
+            message: What happened.
+            response: The answer as an object of an HTTP library, in place of its status and headers.
+            body: The decoded body.
+            status_code: The HTTP status.
+            headers: Response headers.
+            **context: What identifies the round trip.
+
+        Raises:
+            TypeError: There is neither a status nor an answer that has one.
+        """
+        super().__init__(message, getattr(response, "request", None), body=body, **context)
+        status = getattr(response, "status_code", None) if status_code is None else status_code
+        status = getattr(type(self), "status_code", None) if status is None else status
+        if status is None:
+            raise TypeError(f"{type(self).__name__} needs status_code=, or a response that has one")
+        self.status_code = status
+        given = headers_of(response) if headers is None else headers
+        self.headers = {name.lower(): value for name, value in given.items()}
+        self._response = response
+
+    @property
+    def response(self) -> Any:
+        """The answer: ``status_code``, ``headers``, ``text``, ``json()``; or what the error was made with."""
+        if self._response is not None:
+            return self._response
+        return Response(self.status_code, self.headers, self.body, self.request)
 
     @property
     def retryable(self) -> bool:
@@ -260,33 +330,49 @@ class APIStatusError(APIError):
 class BadRequestError(APIStatusError):
     """400: the server could not make sense of the request."""
 
+    status_code = 400
+
 
 class AuthenticationError(APIStatusError):
     """401: no API key, or one that the server does not know."""
+
+    status_code = 401
 
 
 class BillingError(APIStatusError):
     """402: the account cannot pay for this; not retried unless asked for."""
 
+    status_code = 402
+
 
 class PermissionDeniedError(APIStatusError):
     """403: the API key may not do this."""
+
+    status_code = 403
 
 
 class NotFoundError(APIStatusError):
     """404: no such model, sampler, checkpoint, future or path."""
 
+    status_code = 404
+
 
 class ConflictError(APIStatusError):
     """409: another operation stands in the way."""
+
+    status_code = 409
 
 
 class UnprocessableEntityError(APIStatusError):
     """422: the body is well-formed but a field is not acceptable."""
 
+    status_code = 422
+
 
 class RateLimitError(APIStatusError):
     """429: too many requests."""
+
+    status_code = 429
 
 
 class InternalServerError(APIStatusError):
@@ -294,7 +380,27 @@ class InternalServerError(APIStatusError):
 
 
 class APIResponseValidationError(APIError):
-    """A successful answer whose body does not fit its type; the message has the path of the field."""
+    """A successful answer whose body does not fit its type; the message has the path of the field.
+
+    Attributes:
+        status_code: The HTTP status.
+    """
+
+    status_code: int = 200
+
+    def __init__(self, response: Any = None, body: object = None, message: str | None = None, **context: Any) -> None:
+        """Keep the message, which may stand first; ``context`` goes to :class:`APIError`."""
+        if isinstance(response, str):
+            response, message = None, response
+        text = message or "Data returned by API invalid for expected schema."
+        super().__init__(text, getattr(response, "request", None), body=body, **context)
+        self.status_code = getattr(response, "status_code", type(self).status_code)
+        self._response = response
+
+    @property
+    def response(self) -> Any:
+        """The answer, as that of :class:`APIStatusError`."""
+        return self._response or Response(self.status_code, {}, self.body, self.request)
 
 
 class OperationError(TinkexError):
@@ -320,10 +426,16 @@ class RequestFailedError(OperationError):
         category: ``user`` if the request was at fault, ``server`` if the server was, else ``unknown``.
     """
 
-    def __init__(self, message: str, *, category: FailureCategory = "unknown", **context: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        request_id: str | None = None,
+        category: FailureCategory | RequestErrorCategory = "unknown",
+        **context: Any,
+    ) -> None:
         """Keep the category; ``context`` goes to :class:`OperationError`."""
-        super().__init__(message, **context)
-        self.category = category
+        super().__init__(message, request_id=request_id, **context)
+        self.category = RequestErrorCategory(category)
 
     def _context(self) -> list[str]:
         return [*super()._context(), f"category {self.category}"]

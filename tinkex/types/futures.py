@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, Literal, Union
 
 import attrs
@@ -26,7 +27,19 @@ __all__ = [
     "UntypedAPIFuture",
 ]
 
-QueueState = Literal["active", "paused_capacity", "paused_rate_limit", "unknown"]
+
+class QueueState(str, enum.Enum):
+    """The server's word on its queue; each member equals its text."""
+
+    ACTIVE = "active"
+    PAUSED_CAPACITY = "paused_capacity"
+    PAUSED_RATE_LIMIT = "paused_rate_limit"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, _: object) -> QueueState:
+        """Read a word that a later server may have as unknown."""
+        return cls.UNKNOWN
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -72,7 +85,8 @@ class ResultMetadata(Value):
 
 
 def _to_category(value: Any) -> FailureCategory:
-    return value if value in ("user", "server") else "unknown"
+    known: tuple[FailureCategory, ...] = ("user", "server")
+    return next((category for category in known if category == value), "unknown")
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
