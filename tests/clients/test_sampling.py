@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import math
 import threading
 
@@ -32,6 +33,13 @@ def test_a_sample_has_what_was_asked_for(stage):
     assert answer.prompt_logprobs[0] is None
     assert 3 == len(answer.prompt_logprobs) == len(answer.topk_prompt_logprobs)
     assert 2 == len(answer.topk_prompt_logprobs[1])
+
+
+def test_parameters_may_be_a_dict(stage):
+    """As the official SDK takes them; a key that is none of theirs is named."""
+    assert sampler_of(stage).sample(PROMPT, 1, {"max_tokens": 2}).result(WAIT).sequences
+    with pytest.raises(tinkex.InvalidInputError, match=r"must be a SamplingParams, got {'max_token': 2}"):
+        sampler_of(stage).sample(PROMPT, 1, {"max_token": 2})
 
 
 def test_compute_logprobs_gives_one_number_for_each_token(stage):
@@ -189,6 +197,39 @@ def test_a_pause_holds_for_all_clients_of_a_key(stage):
     with stage.new_service() as same, stage.new_service(api_key="another") as other:
         assert gate is same._session._dispatcher._gate
         assert gate is not other._session._dispatcher._gate
+
+
+PAUSED = {"type": "try_again", "queue_state": "paused_capacity", "queue_state_reason": "no room"}
+
+
+def test_a_sampler_hears_of_the_queue_by_the_method_it_has_then(stage):
+    """A program that replaces on_queue_state_change is told of each change, and at the end that the queue goes on."""
+    sampler, heard = sampler_of(stage), []
+    usual = sampler.on_queue_state_change
+    assert usual(types.QueueState.PAUSED_CAPACITY, None) is None
+    sampler.on_queue_state_change = lambda *news: heard.append(news)
+    stage.faults.answer(200, PAUSED, path="retrieve_future", times=2)
+    sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1)).result(WAIT)
+    until(lambda: len(heard) > 1)
+    assert heard == [(types.QueueState.PAUSED_CAPACITY, "no room"), (types.QueueState.ACTIVE, None)]
+    assert heard[0][0] == "paused_capacity"
+
+
+def test_a_state_that_a_later_server_knows_is_unknown(stage):
+    """A new word is passed on as unknown, not lost."""
+    sampler, heard = sampler_of(stage), []
+    sampler.on_queue_state_change = lambda *news: heard.append(news)
+    stage.faults.answer(200, {**PAUSED, "queue_state": "asleep"}, path="retrieve_future")
+    sampler.sample(PROMPT, 1, types.SamplingParams(max_tokens=1)).result(WAIT)
+    until(lambda: len(heard) > 1)
+    assert heard[0] == (types.QueueState.UNKNOWN, "no room")
+
+
+def test_a_sampler_that_nobody_holds_still_gives_its_sample(stage):
+    """Hearing of the queue keeps no client alive, and a sample needs none."""
+    future = sampler_of(stage).sample(PROMPT, 1, types.SamplingParams(max_tokens=1))
+    gc.collect()
+    assert future.result(WAIT).sequences
 
 
 def test_what_is_recorded_on_stability_is_said_in_each_request(stage, monkeypatch):

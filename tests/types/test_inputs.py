@@ -225,3 +225,16 @@ def test_tokens_of_a_chunk_refuse_to_be_changed():
         with pytest.raises(TypeError, match=r"take list\(...\) of it, and make a new value"):
             change()
     assert ModelInput(chunks=[chunk]).to_ints() == [1, 2]
+
+
+def test_a_chunk_may_be_a_dict_of_its_fields():
+    """The field that only it has tells which chunk it is; a dict of no chunk is refused."""
+    made = ModelInput(chunks=[{"tokens": [1], "type": "encoded_text"}, {"data": b"x", "format": "png"}, {"dmel": b"x"}])
+    assert made == ModelInput(
+        chunks=[EncodedTextChunk(tokens=[1]), ImageChunk(data=b"x", format="png"), DmelChunk(dmel=b"x")]
+    )
+    for wrong in ({"token": [1]}, {"tokens": [1], "weight": 2}):
+        with pytest.raises(InvalidInputError, match=r"chunks\[1\] must be a chunk"):
+            ModelInput(chunks=[EncodedTextChunk(tokens=[1]), wrong])
+    with pytest.raises(InvalidInputError, match=r"tokens\[0\] is -1"):
+        ModelInput(chunks=[{"tokens": [-1]}])

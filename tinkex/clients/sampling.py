@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -18,9 +20,17 @@ from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.config import RetryPolicy
 from tinkex.errors import InvalidInputError, RequestFailedError
-from tinkex.pipeline import APIFuture, Herald, Part, Patience, estimate_input
-from tinkex.types import ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData, UntypedAPIFuture
-from tinkex.types.sampling import check_prompt
+from tinkex.pipeline import APIFuture, Herald, Part, Patience, PhaseChange, estimate_input
+from tinkex.types import (
+    ModelInput,
+    QueueState,
+    SampleRequest,
+    SampleResponse,
+    SamplingParams,
+    TensorData,
+    UntypedAPIFuture,
+)
+from tinkex.types.sampling import check_prompt, to_params
 from tinkex.types.weights import check_sampler_path
 
 if TYPE_CHECKING:
@@ -86,6 +96,7 @@ class SamplingClient(ReadyClient):
         self._numbers: Iterator[int] | None = None
         self._herald: Herald | None = None
         self._patience: Patience | None = None
+        self._observer = functools.partial(_pass_on, weakref.ref(self))
         session.watch(self)
 
     @classmethod
@@ -266,6 +277,18 @@ class SamplingClient(ReadyClient):
         )
         return self._submit("compute_logprobs", request, _prompt_logprobs)
 
+    def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
+        """Hear what the server says of its queue for a sample of this client; does nothing by itself.
+
+        It is called when that changes, and with ``QueueState.ACTIVE`` when a sample is there, on a thread of the
+        pipeline: be quick. Replace it, on the client or in a subclass, to hear of it. A pause is logged in any case;
+        for all operations of a session there are the ``observers`` of :class:`~tinkex.ServiceClient`.
+
+        Args:
+            queue_state: The state; equal to its text, such as ``"paused_capacity"``.
+            queue_state_reason: Why, if the server said.
+        """
+
     def get_base_model(self) -> str:
         """Return the name of the base model, asking the server if need be."""
         if self.base_model is None:
@@ -327,13 +350,9 @@ class SamplingClient(ReadyClient):
 
     def _request(self, prompt: ModelInput, sampling_params: SamplingParams, **options: Any) -> SampleRequest:
         check_prompt(prompt)
-        if not isinstance(sampling_params, SamplingParams):
-            raise InvalidInputError(
-                f"sampling_params must be a SamplingParams, got {sampling_params!r:.80}", field="sampling_params"
-            )
         request = SampleRequest(
             prompt=prompt,
-            sampling_params=sampling_params,
+            sampling_params=to_params(sampling_params),
             sampling_session_id=self._sampling_session_id,
             seq_id=0,  # takes its number when it is sent
             record_stability_info=self._record_stability_info,
@@ -366,6 +385,7 @@ class SamplingClient(ReadyClient):
             withdraw=session.withdraw,
             herald=herald,
             patience=patience,
+            observer=self._observer,
         )
         return session.submit_sample(operation, part, numbers, check_and_finish)
 
@@ -379,6 +399,17 @@ class SamplingClient(ReadyClient):
                 self._herald = self._session.new_herald(self._sampling_session_id, self._clone)
                 self._numbers = itertools.count(self._clone * RANGE)
             return self._numbers, self._herald, self._patience
+
+
+def _pass_on(client: weakref.ref[SamplingClient], change: PhaseChange) -> None:
+    """Tell a client of the queue, by whichever method it has now; one that nobody holds is not told."""
+    if change.phase not in ("queue_state", "ready"):
+        return
+    listener = client()
+    if listener is not None:
+        ended = change.phase == "ready"
+        state = QueueState.ACTIVE if ended else QueueState(change.queue_state)
+        listener.on_queue_state_change(state, None if ended else change.queue_state_reason)
 
 
 def _iterable(prompts: Any) -> Iterator[Any]:

@@ -137,7 +137,7 @@ class SampleDispatcher(Pool[_Sample]):
         """
         self.check()
         self._poller.start()
-        return self._enqueue(_Sample(self._promise(operation), part, numbers, finish))
+        return self._enqueue(_Sample(self._promise(operation, part.observer), part, numbers, finish))
 
     @override
     def _run(self, job: _Sample) -> None:

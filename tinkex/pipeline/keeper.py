@@ -47,6 +47,7 @@ class Part:
             what cannot be taken back.
         herald: Hears when the result is there; None to ask for it by itself.
         patience: How long it and others may make no progress; None for that of the pipeline.
+        observer: Called on its phase changes, besides those of the pipeline.
     """
 
     send: Callable[[int], str]
@@ -58,6 +59,7 @@ class Part:
     withdraw: Callable[[str], None] | None = None
     herald: Herald | None = None
     patience: Patience | None = None
+    observer: Observer | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -216,9 +218,10 @@ class PromiseKeeper:
 
     # --- keeping --------------------------------------------------------------------------------------------
 
-    def _promise(self, operation: str) -> Promise[Any]:
+    def _promise(self, operation: str, observer: Observer | None = None) -> Promise[Any]:
         context = contextvars.copy_context() if self._keeps_context else None
-        return Promise(operation, clock=self._clock, observers=self._observers, context=context)
+        observers = self._observers if observer is None else (*self._observers, observer)
+        return Promise(operation, clock=self._clock, observers=observers, context=context)
 
     def _resolve(self, promise: Promise[Any], value: object) -> None:
         promise.resolve(value)

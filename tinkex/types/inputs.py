@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import attrs
@@ -150,10 +150,27 @@ ModelInputChunk = Union[EncodedTextChunk, ImageChunk, ImageAssetPointerChunk, Dm
 _CHUNKS = (EncodedTextChunk, ImageChunk, ImageAssetPointerChunk, DmelChunk)
 
 
+_BY_FIELD: dict[str, Any] = {
+    "tokens": EncodedTextChunk,
+    "location": ImageAssetPointerChunk,
+    "data": ImageChunk,
+    "dmel": DmelChunk,
+}
+
+
+def _of_dict(fields: Mapping[str, Any]) -> Any:
+    """Make the chunk that has these fields; the dict itself if none has."""
+    cls = next((cls for name, cls in _BY_FIELD.items() if name in fields), None)
+    try:
+        return fields if cls is None else cls(**fields)
+    except TypeError:
+        return fields
+
+
 def _to_chunks(value: Any) -> list[ModelInputChunk]:
     if not isinstance(value, Iterable):
         raise InvalidInputError(f"chunks must be a list, got {value!r:.80}", field="chunks")
-    chunks = list(value)
+    chunks = [_of_dict(chunk) if isinstance(chunk, Mapping) else chunk for chunk in value]
     for position, chunk in enumerate(chunks):
         if not isinstance(chunk, _CHUNKS):
             field = f"chunks[{position}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import attrs
@@ -230,6 +230,22 @@ def _to_numpy(values: list[Any], dtype: str) -> np.ndarray[Any, Any]:
     import numpy as np
 
     return np.array(values, dtype=dtype)
+
+
+def to_params(value: Any) -> SamplingParams:
+    """Return how to sample, also out of a dict.
+
+    Raises:
+        InvalidInputError: It is neither, or the dict has a key that is no field.
+    """
+    if isinstance(value, SamplingParams):
+        return value
+    try:
+        if isinstance(value, Mapping):
+            return SamplingParams(**value)
+    except TypeError:  # an unknown key
+        pass
+    raise InvalidInputError(f"sampling_params must be a SamplingParams, got {value!r:.80}", field="sampling_params")
 
 
 def check_prompt(prompt: Any) -> None:
