@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 import types as stdlib_types
@@ -10,8 +11,8 @@ import types as stdlib_types
 import pytest
 
 import tinkex
-from tests.compat.official import PATHS, TOP, TYPES
-from tinkex.compat import install, uninstall
+from tests.compat.official import PATHS, TOP, TYPE_MODULES, TYPES
+from tinkex.compat import distribution, install, uninstall
 from tinkex.compat.modules import LEFT_OUT
 from tinkex.errors import ConfigurationError
 
@@ -24,8 +25,8 @@ def test_every_public_name_is_there(tinker) -> None:
     """Each name of 0.7.0, 0.24.1 and 0.38.0 is found in tinker or tinker.types, or LEFT_OUT says what to do instead."""
     left_out = missing(tinker, TOP) + missing(tinker.types, TYPES)
     assert sorted(left_out) == sorted(LEFT_OUT)
-    with pytest.raises(AttributeError, match="timeout="):
-        tinker.Timeout  # noqa: B018 - the point is the error
+    with pytest.raises(AttributeError, match="the body of a request, which its method writes"):
+        tinker.types.TelemetryBatch  # noqa: B018 - the point is the error
 
 
 def test_tinkex_itself_can_be_imported_as_tinker() -> None:
@@ -42,6 +43,51 @@ def test_modules_can_be_imported(tinker, path: str) -> None:
     shorter = next((place for place in (tinker, tinker.types) if hasattr(place, name)), module)
     assert getattr(module, name) is getattr(shorter, name)
     assert name in module.__all__
+
+
+@pytest.mark.parametrize("module", TYPE_MODULES)
+def test_modules_of_types_can_be_imported(tinker, module: str) -> None:
+    """Each module below tinker.types that holds a public class has it, and what it uses of the others."""
+    found = importlib.import_module(f"tinker.types.{module}")
+    assert all(getattr(found, name) is getattr(tinker.types, name) for name in found.__all__)
+    assert found.TensorData is tinkex.TensorData
+    assert found.__all__ or module in ("_pydantic_types", "shared")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("lib.public_interfaces.service_client", "RetryConfig"),
+        ("lib.public_interfaces.sampling_client", "RetryConfig"),
+        ("lib.public_interfaces.training_client", "SamplingClient"),
+        ("lib.public_interfaces.rest_client", "APIFuture"),
+        ("types._pydantic_types.tensor_data", "TensorData"),
+        ("types.save_weights_for_sampler_response", "SaveWeightsForSamplerResponseInternal"),
+        ("lib.api_future_impl", "QueueState"),
+        ("lib.experimental", "ExperimentalWarning"),
+    ],
+)
+def test_names_are_where_the_sdk_uses_them(tinker, module: str, name: str) -> None:
+    """Programs also import a name from a module that only imports it."""
+    assert getattr(importlib.import_module(f"tinker.{module}"), name) is getattr(tinker, name)
+
+
+def test_the_version_is_that_of_the_sdk(tinker) -> None:
+    """A program that asks which SDK it runs on is told the one whose names it gets, in each of three ways."""
+    from tinker._version import __version__
+
+    assert __version__ == tinker.__version__ == importlib.metadata.version("tinker") == "0.38.0"
+    assert importlib.metadata.metadata("tinker")["Name"] == "tinker"
+    assert "tinker" in [found.metadata["Name"] for found in importlib.metadata.distributions()]
+    assert importlib.metadata.version("attrs")
+    assert tinkex.__version__ != tinker.__version__
+
+
+def test_no_distribution_is_left_behind() -> None:
+    """After uninstall, nothing pretends to be there."""
+    install()
+    uninstall()
+    assert not any(isinstance(finder, distribution._Finder) for finder in sys.meta_path)
 
 
 def test_the_parts_of_a_path_are_attributes(tinker) -> None:

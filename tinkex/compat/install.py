@@ -7,7 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from tinkex.compat import auth, courtesy, modules
+from tinkex.compat import auth, constructors, courtesy, distribution, modules
 from tinkex.errors import ConfigurationError
 
 __all__ = ["install", "uninstall"]
@@ -37,8 +37,9 @@ def install() -> None:
     """Make ``import tinker`` mean tinkex, in this process, from now on.
 
     Also gives the values the methods of pydantic that programs call on them, such as ``model_dump`` and
-    ``model_validate``, and lets them be fields of its models; pydantic itself need not be installed. Calling it again
-    does nothing.
+    ``model_validate``, and lets them be fields of its models; pydantic itself need not be installed. What the
+    constructors of the official SDK ignore, ours ignore too from then on, with a warning. Who asks for the version of
+    ``tinker`` is told that of the official SDK. Calling it again does nothing.
 
     Raises:
         ConfigurationError: The official SDK, or something else of that name, has been imported already.
@@ -51,7 +52,9 @@ def install() -> None:
             f"another module named tinker is imported already, from {getattr(present, '__file__', None)}; call "
             "tinkex.compat.install() before anything imports it"
         )
+    constructors.add()
     courtesy.add()
+    distribution.add()
     for name, namespace in modules.table().items():
         module = sys.modules[name] = _Alias(name, namespace)
         parent, _, last = name.rpartition(".")
@@ -66,3 +69,5 @@ def uninstall() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "tinker"]:
             del sys.modules[name]
         courtesy.remove()
+        distribution.remove()
+        constructors.remove()

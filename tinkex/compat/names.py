@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import enum
-from typing import Literal, Union
+import abc
+from typing import Any, Literal, Union
 
 import attrs
 
 from tinkex import types
-from tinkex.clients import SamplingClient, TrainingClient
+from tinkex.clients import SamplingClient
 from tinkex.clients.loss_handle import PerDatumLossFn
 from tinkex.compat import auth
+from tinkex.compat.futures import (
+    AwaitableConcurrentFuture,
+    BackcompatSamplingClientFuture,
+    BackcompatTrainingClientFuture,
+)
 from tinkex.config import RetryPolicy
-from tinkex.errors import APIConnectionError, TinkexError
-from tinkex.pipeline import APIFuture
-from tinkex.types import TensorData
+from tinkex.errors import APIConnectionError, RequestErrorCategory, TinkexError
+from tinkex.types import QueueState, TensorData
 
 __all__ = [
     "AwaitableConcurrentFuture",
@@ -27,22 +31,27 @@ __all__ = [
     "LossFnOutput",
     "ModelID",
     "PerDatumLossFn",
+    "QueueStateObserver",
     "RequestErrorCategory",
     "RequestID",
+    "RequestOptions",
     "RetryConfig",
     "SamplingClientKind",
+    "SaveWeightsExternalResponseInternal",
+    "SaveWeightsForSamplerResponseInternal",
     "SidecarDiedError",
     "SidecarError",
     "SidecarIPCError",
     "SidecarStartupError",
+    "Timeout",
     "TinkerError",
     "auth",
 ]
 
 TinkerError = TinkexError
-AwaitableConcurrentFuture = APIFuture
-BackcompatSamplingClientFuture = SamplingClient
-BackcompatTrainingClientFuture = TrainingClient
+SaveWeightsExternalResponseInternal = types.SaveWeightsExternalResponse
+SaveWeightsForSamplerResponseInternal = types.SaveWeightsForSamplerResponse
+RequestOptions = dict[str, Any]
 ModelID = str
 RequestID = str
 EventType = Literal["SESSION_START", "SESSION_END", "UNHANDLED_EXCEPTION", "GENERIC_EVENT"]
@@ -62,12 +71,34 @@ FutureRetrieveResponse = Union[
 ]
 
 
-class RequestErrorCategory(str, enum.Enum):
-    """Whose fault a failed operation is; equal to the texts in ``RequestFailedError.category``."""
+class QueueStateObserver(abc.ABC):
+    """What hears of the queue: a sampling client, and what a program derives from this."""
 
-    Unknown = "unknown"
-    Server = "server"
-    User = "user"
+    @abc.abstractmethod
+    def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
+        """Hear of a state."""
+
+
+QueueStateObserver.register(SamplingClient)
+
+
+@attrs.frozen
+class Timeout:
+    """Time limits of a request in seconds, for ``ServiceClient(timeout=...)``; ``write`` and ``pool`` are ignored.
+
+    Attributes:
+        timeout: All of them.
+        connect: To connect.
+        read: For the bytes of an answer.
+        write: To send.
+        pool: To wait for a connection.
+    """
+
+    timeout: float | None = None
+    connect: float | None = attrs.field(default=attrs.Factory(lambda self: self.timeout, takes_self=True), kw_only=True)
+    read: float | None = attrs.field(default=attrs.Factory(lambda self: self.timeout, takes_self=True), kw_only=True)
+    write: float | None = attrs.field(default=None, kw_only=True)
+    pool: float | None = attrs.field(default=None, kw_only=True)
 
 
 class ExperimentalWarning(FutureWarning):
