@@ -326,6 +326,13 @@ class APIStatusError(APIError):
                 return seconds
         return None
 
+    @property
+    def endpoint_missing(self) -> bool:
+        """True if the server has no such endpoint: 405, or a 404 that does not say in JSON what was not found."""
+        if self.status_code == 404:
+            return not isinstance(self.body, Mapping) or self.body.get("detail") == "Not Found"
+        return self.status_code == 405
+
 
 class BadRequestError(APIStatusError):
     """400: the server could not make sense of the request."""

@@ -256,6 +256,12 @@ def test_what_is_not_there_is_one_line_of_error(run):
     assert "not a checkpoint path" in run("checkpoint", "info", "nowhere", fails=True)
 
 
+@pytest.mark.parametrize("path", ["tinker://m/weights/..", "tinker://m/weights/", "."])
+def test_a_folder_is_not_named_after_nothing(run, path):
+    """With --force, the folder of the caller would be replaced."""
+    assert "give --output DIR" in run("checkpoint", "download", path, "--force", fails=True)
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")],

@@ -118,8 +118,6 @@ def test_checkpoints_of_the_wrong_kind_are_refused_before_anything_is_sent(stage
     ):
         with pytest.raises(tinkex.InvalidInputError, match="save_state"):
             resume(sampler)
-    with pytest.raises(tinkex.InvalidInputError, match="not a checkpoint path"):
-        train.load_state("step-1")
     assert sent == len([seen for seen in stage.faults.seen if "heartbeat" not in seen[1]])
 
 

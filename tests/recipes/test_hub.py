@@ -19,7 +19,7 @@ from tinkex.local import LocalServer
 from tinkex.recipes import hub as module
 from tinkex.recipes.hub import HubError, push_checkpoint, write_model_card
 from tinkex.testing.engine import ScriptedEngine
-from tinkex.types import ParsedCheckpointTinkerPath, WeightsInfoResponse
+from tinkex.types import WeightsInfoResponse
 
 REPO = "me/small"
 PAGE = f"https://huggingface.co/{REPO}"  # the library takes no pages elsewhere
@@ -198,7 +198,7 @@ def test_the_card_says_what_the_adapter_is(tmp_path):
     yaml = pytest.importorskip("yaml")
     (tmp_path / "adapter_config.json").write_text('{"r": 8}')
     info = WeightsInfoResponse(base_model='odd: "name"', is_lora=True, lora_rank=4)
-    path = write_model_card(tmp_path, info, ParsedCheckpointTinkerPath.from_tinker_path(PATH), REPO)
+    path = write_model_card(tmp_path, info, PATH, REPO)
     _, head, text = path.read_text().split("---\n", 2)
     card = yaml.safe_load(head)
     assert (card["base_model"], card["library_name"]) == (info.base_model, "peft")

@@ -26,7 +26,7 @@ from tinkex.types import (
     TraceExportResponse,
     Unrecognized,
 )
-from tinkex.types.weights import check_name, check_sampler_path, require_kind
+from tinkex.types.weights import check_name, check_path, parts_of, require_kind, run_of
 
 RUN = "4f:train:0"
 HOUR, TEN_YEARS = 3600, 10 * 366 * 24 * 3600
@@ -117,17 +117,51 @@ def test_what_is_no_name_is_refused(bad):
     assert caught.value.field == "name"
 
 
-@pytest.mark.parametrize("path", [f"tinker://{RUN}/sampler_weights/a", f"tinker://{RUN}/a"])
-def test_paths_to_sample_from_are_accepted(path):
-    """With a kind, or in the short form of some servers."""
-    check_sampler_path(path)
+@pytest.mark.parametrize("wanted", ["training", "sampler", "external", None])
+@pytest.mark.parametrize("path", [bad for bad in BAD_PATHS if isinstance(bad, str) and bad])
+def test_how_a_path_looks_is_up_to_the_server(path, wanted):
+    """What has no form that is known here is passed on, whatever it is for."""
+    assert path == check_path(path, wanted)
+    assert parts_of(path) is None
 
 
-@pytest.mark.parametrize("bad", [f"tinker://{RUN}/weights/a", f"tinker://{RUN}", "a/b/c", None])
-def test_what_cannot_be_sampled_from_is_refused(bad):
-    """A training checkpoint and what is no path are refused at the call."""
-    with pytest.raises(InvalidInputError, match="model_path"):
-        check_sampler_path(bad)
+@pytest.mark.parametrize("wanted", ["training", "sampler", "external"])
+@pytest.mark.parametrize("kind", ["weights", "sampler_weights", "external_weights"])
+def test_a_path_that_names_another_kind_is_refused(kind, wanted):
+    """In the form that says it; where any kind will do, none is refused."""
+    path = f"tinker://{RUN}/{kind}/a"
+    assert path == check_path(path)
+    if parts_of(path).checkpoint_type == wanted:
+        assert path == check_path(path, wanted)
+        return
+    with pytest.raises(InvalidInputError, match=f"model_path '{path}' is a .* checkpoint; ") as caught:
+        check_path(path, wanted, "model_path")
+    assert caught.value.field == "model_path"
+
+
+@pytest.mark.parametrize("bad", ["", " \n", None, 5, b"tinker://a/weights/b"])
+def test_what_is_no_text_is_no_path(bad):
+    """The message shows it, and where paths come from."""
+    with pytest.raises(InvalidInputError, match="model_path must be the path of a checkpoint as the server") as caught:
+        check_path(bad, "sampler", "model_path")
+    assert (caught.value.field, repr(bad) in caught.value.message) == ("model_path", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "run"),
+    [
+        (f"tinker://{RUN}/weights/a", RUN),
+        ("tinker://m/a", "m"),
+        ("twinkle://m/x/y/z", "m"),
+        ("tinker://m/", None),
+        ("tinker:///a", None),
+        ("m/weights/a", None),
+        ("a", None),
+    ],
+)
+def test_a_path_names_its_run_first(path, run):
+    """Whatever follows."""
+    assert run == run_of(path)
 
 
 @pytest.mark.parametrize("cls", [SaveWeightsRequest, SaveWeightsForSamplerRequest])

@@ -72,23 +72,26 @@ def list_checkpoints(
 @click.pass_context
 def info(context: click.Context, path: str, base_url: str | None, output_format: str) -> None:
     """Show all that the server knows of a checkpoint."""
-    from tinkex.types import ParsedCheckpointTinkerPath
-
-    run_id = ParsedCheckpointTinkerPath.from_tinker_path(path).training_run_id
     with _rest(context, base_url) as rest:
         needs = as_plain(rest.get_weights_info_by_tinker_path(path).result())
         # Those of others are described but not listed.
-        own = _own_checkpoint(rest, run_id, path)
+        own = _own_checkpoint(rest, path)
     show_one({"tinker_path": path, **needs, **(as_plain(own) if own else {})}, output_format)
 
 
-def _own_checkpoint(rest: RestClient, run_id: str, path: str) -> Checkpoint | None:
+def _own_checkpoint(rest: RestClient, path: str) -> Checkpoint | None:
+    from tinkex.clients.paths import find_in_listing
     from tinkex.errors import NotFoundError, PermissionDeniedError
+    from tinkex.types.weights import run_of
 
+    run_id = run_of(path)
+    if run_id is None:
+        return None
     try:
-        return next((item for item in _iterate(rest, run_id) if item.tinker_path == path), None)
+        found = find_in_listing(list(_iterate(rest, run_id)), path)
     except (NotFoundError, PermissionDeniedError):
         return None
+    return found[0] if len(found) == 1 else None
 
 
 @checkpoint.command()
@@ -181,9 +184,10 @@ def _utc(time: datetime | None) -> datetime | None:
 @click.pass_context
 def download(context: click.Context, path: str, output: Path | None, force: bool, base_url: str | None) -> None:
     """Fetch a checkpoint into a folder that peft loads; run it again to go on after a break."""
-    from tinkex.types import ParsedCheckpointTinkerPath
-
-    folder = output or Path(ParsedCheckpointTinkerPath.from_tinker_path(path).name)
+    name = path.rsplit("/", 1)[-1]
+    if output is None and name in ("", ".", ".."):
+        raise click.UsageError(f"{path} has no name for a folder: give --output DIR")
+    folder = output or Path(name)
     with _rest(context, base_url) as rest, _bar() as progress:
         done = rest.download_checkpoint(path, folder, overwrite=force, progress=progress)
     click.echo(str(done))

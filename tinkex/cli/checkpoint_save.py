@@ -57,14 +57,14 @@ def save(
     """
     from tinkex.cli._progress import make_reporter
     from tinkex.recipes.progress import wait_for
-    from tinkex.types.weights import check_name, require_kind
+    from tinkex.types.weights import check_name, check_path
 
     given = {option: value for option, value in adapter.items() if value is not None}
     _refuse_clashes(base_model, model_path, with_optimizer, for_sampler, given)
     # Mistakes that the server would find once the model is there, which may take minutes.
     check_name(name)
     if model_path:
-        require_kind(model_path, "training", "--model-path")
+        check_path(model_path, "training", "--model-path")
     with context.ensure_object(App).open(base_url) as service:
         with closing(make_reporter()) as reporter:
             reporter.phase("making the model")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import attrs
 
+from tinkex.clients.paths import locate
 from tinkex.clients.unpack import safe_name, unpack
 from tinkex.errors import InvalidInputError
 from tinkex.http import Downloader
 from tinkex.resources import TinkexAPI
 from tinkex.types import ParsedCheckpointTinkerPath
+from tinkex.types.weights import require_run
 
 __all__ = ["Progress", "download_checkpoint"]
 
@@ -26,12 +28,13 @@ def download_checkpoint(
     api: TinkexAPI, tinker_path: str, folder: Path, *, overwrite: bool = False, progress: Progress | None = None
 ) -> Path:
     """Fetch a checkpoint; see :meth:`tinkex.RestClient.download_checkpoint`."""
-    parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path, "tinker_path")
+    require_run(tinker_path)
     folder = folder.expanduser().absolute()
     if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInputError(
             f"{folder} exists and is not empty; choose another folder, or overwrite it", field="folder"
         )
+    parsed = locate(api, tinker_path)
     # Named by the checkpoint, so that a broken download is only ever resumed with the same one.
     mark = hashlib.sha256(tinker_path.encode()).hexdigest()[:12]
     work = folder.with_name(f".{folder.name}.{mark}.download")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tinkex._scalars import whole_argument
 from tinkex.clients.admin import AdminClient
+from tinkex.clients.paths import locate
 from tinkex.clients.twins import async_twins
 from tinkex.errors import ClientClosedError, ConfigurationError, InvalidInputError, RequestFailedError
 from tinkex.http import read_claims
@@ -17,6 +18,7 @@ from tinkex.types import (
     Checkpoint,
     CheckpointArchiveUrlResponse,
     CheckpointsListResponse,
+    CheckpointType,
     CopyWeightsRequest,
     Cursor,
     ExternalWeightsUrlsResponse,
@@ -24,7 +26,6 @@ from tinkex.types import (
     GetServerCapabilitiesResponse,
     GetSessionResponse,
     ListSessionsResponse,
-    ParsedCheckpointTinkerPath,
     SessionSearchRequest,
     SessionSearchResponse,
     TrainingRun,
@@ -33,7 +34,7 @@ from tinkex.types import (
     WeightsInfoResponse,
     WhoamiResponse,
 )
-from tinkex.types.weights import require_kind
+from tinkex.types.weights import check_path, require_run
 
 if TYPE_CHECKING:
     from tinkex.clients.download import Progress
@@ -104,10 +105,9 @@ class RestClient(AdminClient):
         """Return the training run that a checkpoint belongs to.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run.
         """
-        run = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path).training_run_id
-        return self.get_training_run(run, access_scope)
+        return self.get_training_run(require_run(tinker_path), access_scope)
 
     def list_training_runs(
         self,
@@ -149,10 +149,10 @@ class RestClient(AdminClient):
         """Return base model and LoRA settings of a checkpoint.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path is no text, or an empty one.
         """
-        ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        weights, request = self._session.api.weights, WeightsInfoRequest(tinker_path=tinker_path)
+        request = WeightsInfoRequest(tinker_path=check_path(tinker_path, field="tinker_path"))
+        weights = self._session.api.weights
         return self._call("get_weights_info", lambda: weights.weights_info(request))
 
     def list_checkpoints(self, training_run_id: str) -> APIFuture[CheckpointsListResponse]:
@@ -195,10 +195,12 @@ class RestClient(AdminClient):
         """Return where to download a checkpoint as a tar.gz.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
+                own and the listing of its run does not have it.
         """
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        return self.get_checkpoint_archive_url(parsed.training_run_id, parsed.checkpoint_id)
+        return self._call_on(
+            "get_checkpoint_archive_url", tinker_path, self._session.api.weights.get_checkpoint_archive_url
+        )
 
     def download_checkpoint(
         self,
@@ -224,7 +226,8 @@ class RestClient(AdminClient):
             The folder, as an absolute path.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint, or the folder is not empty.
+            InvalidInputError: The path is not that of a checkpoint, nor is one in the listing of its run, or the folder
+                is not empty.
             NotFoundError: There is no such checkpoint.
             APIConnectionError: The connection broke too often; call again to go on.
             APIResponseValidationError: What came is not what the server announced, or not safe to unpack.
@@ -238,13 +241,11 @@ class RestClient(AdminClient):
         """Return where to download each file of a checkpoint of ``TrainingClient.save_weights_external``.
 
         Raises:
-            InvalidInputError: The path is not that of such a checkpoint.
+            InvalidInputError: The path names no run, or a checkpoint of another kind. The future fails with it if the
+                path has a form of the server's own and the listing of its run does not have it.
         """
-        parsed, weights = require_kind(tinker_path, "external", "tinker_path"), self._session.api.weights
-        return self._call(
-            "get_external_weights_urls",
-            lambda: weights.get_external_weights_urls(parsed.training_run_id, parsed.checkpoint_id),
-        )
+        urls = self._session.api.weights.get_external_weights_urls
+        return self._call_on("get_external_weights_urls", tinker_path, urls, "external")
 
     def copy_weights(
         self,
@@ -266,7 +267,7 @@ class RestClient(AdminClient):
             A future of the path of the copy.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint, or there is no project.
+            InvalidInputError: The path is no text, or there is no project.
         """
         project = destination_project_id or self._session.config.project_id
         if project is None:
@@ -277,7 +278,7 @@ class RestClient(AdminClient):
             )
         return self._copy(
             CopyWeightsRequest(
-                source_path=ParsedCheckpointTinkerPath.from_tinker_path(path).tinker_path,
+                source_path=check_path(path),
                 destination_project_id=project,
                 ttl_seconds=ttl_seconds,
                 weights_access_token=weights_access_token,
@@ -293,30 +294,28 @@ class RestClient(AdminClient):
         """Delete a checkpoint for good.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
+                own and the listing of its run does not have it.
         """
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        return self.delete_checkpoint(parsed.training_run_id, parsed.checkpoint_id)
+        return self._call_on("delete_checkpoint", tinker_path, self._session.api.weights.delete_checkpoint)
 
     def publish_checkpoint_from_tinker_path(self, tinker_path: str) -> APIFuture[None]:
         """Let everybody load a checkpoint.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
+                own and the listing of its run does not have it.
         """
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        weights = self._session.api.weights
-        return self._call("publish", lambda: weights.publish(parsed.training_run_id, parsed.checkpoint_id))
+        return self._call_on("publish", tinker_path, self._session.api.weights.publish)
 
     def unpublish_checkpoint_from_tinker_path(self, tinker_path: str) -> APIFuture[None]:
         """Keep a published checkpoint to yourself again.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
+                own and the listing of its run does not have it.
         """
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
-        weights = self._session.api.weights
-        return self._call("unpublish", lambda: weights.unpublish(parsed.training_run_id, parsed.checkpoint_id))
+        return self._call_on("unpublish", tinker_path, self._session.api.weights.unpublish)
 
     def set_checkpoint_ttl_from_tinker_path(self, tinker_path: str, ttl_seconds: int | None) -> APIFuture[None]:
         """Let a checkpoint expire.
@@ -326,12 +325,12 @@ class RestClient(AdminClient):
             ttl_seconds: Seconds from now, 3600 to ten years; None keeps it for ever.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
+                own and the listing of its run does not have it.
         """
-        parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
         ttl_seconds = None if ttl_seconds is None else whole_argument(ttl_seconds, "ttl_seconds", 1)
         weights = self._session.api.weights
-        return self._call("set_ttl", lambda: weights.set_ttl(parsed.training_run_id, parsed.checkpoint_id, ttl_seconds))
+        return self._call_on("set_ttl", tinker_path, lambda run, name: weights.set_ttl(run, name, ttl_seconds))
 
     # --- Sessions and samplers --------------------------------------------------------------------------------------
 
@@ -384,6 +383,22 @@ class RestClient(AdminClient):
         return self._call("whoami", self._read_identity)
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _call_on(
+        self,
+        operation: str,
+        tinker_path: str,
+        call: Callable[[str, str], T],
+        wanted: CheckpointType | None = None,
+    ) -> APIFuture[T]:
+        """Call with run and id of the checkpoint that a path names, which the server is asked for if need be."""
+        require_run(tinker_path, wanted)
+
+        def work() -> T:
+            parts = locate(self._session.api, tinker_path, wanted)
+            return call(parts.training_run_id, parts.checkpoint_id)
+
+        return self._call(operation, work)
 
     def _copy(self, request: CopyWeightsRequest) -> APIFuture[str]:
         weights = self._session.api.weights

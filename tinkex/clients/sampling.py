@@ -31,7 +31,7 @@ from tinkex.types import (
     UntypedAPIFuture,
 )
 from tinkex.types.sampling import check_prompt, to_params
-from tinkex.types.weights import check_sampler_path
+from tinkex.types.weights import check_path
 
 if TYPE_CHECKING:
     from tinkex.clients.events import Telemetry
@@ -111,10 +111,10 @@ class SamplingClient(ReadyClient):
         """Make a sampler on the server.
 
         Raises:
-            InvalidInputError: Neither a path nor a model is given, or the path is not that of a sampler checkpoint.
+            InvalidInputError: Neither a path nor a model is given, or the path is that of a checkpoint of another kind.
         """
         if model_path is not None:
-            check_sampler_path(model_path)
+            check_path(model_path, "sampler", "model_path")
         retry = as_policy(retry_config)
         sampler_id = session.create_sampler(model_path, base_model)
         return cls(

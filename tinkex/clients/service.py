@@ -15,6 +15,7 @@ from tinkex.clients.events import Telemetry
 from tinkex.clients.loss_handle import LossHandle, PerDatumLossFn, encode, trace
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.rest import RestClient
+from tinkex.clients.restore import base_model_of, lora_of, needs_of
 from tinkex.clients.sampling import SamplingClient
 from tinkex.clients.session import Session
 from tinkex.clients.settings import RESTORE
@@ -28,15 +29,12 @@ from tinkex.types import (
     ClientSessionFinishReasonType,
     CopyWeightsRequest,
     CustomLossInputRank,
-    GetInfoRequest,
     GetServerCapabilitiesResponse,
     LoraConfig,
     OptimizerConfig,
-    ParsedCheckpointTinkerPath,
-    WeightsInfoRequest,
 )
 from tinkex.types._console import session_page
-from tinkex.types.weights import require_kind
+from tinkex.types.weights import check_path
 
 __all__ = ["ServiceClient"]
 
@@ -149,7 +147,7 @@ class ServiceClient(NotPicklable):
         """Make a model from saved weights, with a fresh optimizer. Waits until it is there.
 
         Args:
-            path: ``tinker://<model>/weights/<name>``, as ``save_state`` returns it.
+            path: The checkpoint, as ``save_state`` returned it.
             base_model: A base model to use instead of the checkpoint's own, with which it must be compatible. A dict
                 is taken for ``user_metadata``, which stands here in SDKs before 0.38.
             user_metadata: What to keep with the new model on the server.
@@ -157,7 +155,7 @@ class ServiceClient(NotPicklable):
             optimizer: Which optimizer, on servers that have several; AdamW unless given.
 
         Raises:
-            InvalidInputError: The path is not that of a training checkpoint.
+            InvalidInputError: The path is that of a checkpoint of another kind.
             NotFoundError: There is no such checkpoint; some servers find that out later, which is RequestFailedError.
         """
         return self._restore(path, False, base_model, user_metadata, weights_access_token, optimizer)
@@ -223,14 +221,14 @@ class ServiceClient(NotPicklable):
         """Make a sampler of a checkpoint, or of a base model.
 
         Args:
-            model_path: ``tinker://<model>/sampler_weights/<name>``, as ``save_weights_for_sampler`` returns it.
+            model_path: The checkpoint, as ``save_weights_for_sampler`` returned it.
             base_model: Name of a base model.
             retry_config: When a sample that could not be sent is sent again: a :class:`~tinkex.RetryPolicy`, or the
                 official SDK's RetryConfig; ``ClientConfig.retry`` unless given.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
 
         Raises:
-            InvalidInputError: Neither is given, or the path is not that of a sampler checkpoint.
+            InvalidInputError: Neither is given, or the path is that of a checkpoint of another kind.
             NotFoundError: There is no such checkpoint or model.
         """
         return SamplingClient.create(self._session, model_path, base_model, record_stability_info, retry_config)
@@ -251,9 +249,9 @@ class ServiceClient(NotPicklable):
             A future of the path of the copy.
 
         Raises:
-            InvalidInputError: The path is not that of a checkpoint.
+            InvalidInputError: The path is no text, or an empty one.
         """
-        session, source = self._session, ParsedCheckpointTinkerPath.from_tinker_path(path).tinker_path
+        session, source = self._session, check_path(path)
         place: dict[str, Any] = {"destination_project_id": self.config.project_id}
         if self.config.project_id is None:
             place = {"session_id": session.open(), "model_seq_id": next(session.models)}
@@ -349,7 +347,7 @@ class ServiceClient(NotPicklable):
         token: str | None,
         optimizer: OptimizerConfig | None,
     ) -> TrainingClient:
-        require_kind(path, "training")
+        check_path(path, "training")
         if isinstance(base_model, dict):
             base_model, user_metadata = None, base_model
         session = self._session
@@ -368,9 +366,7 @@ class ServiceClient(NotPicklable):
                     raise
                 session.settings.note_lack(RESTORE, error)
             else:
-                info = session.api.models.get_info(GetInfoRequest(model_id=model_id))
-                name = info.model_data.model_name or info.model_name or base_model or ""
-                return TrainingClient(session, model_id, name)
+                return TrainingClient(session, model_id, base_model_of(session.api, model_id, path, token, base_model))
         client = self._create_like(path, base_model, user_metadata, token, optimizer)
         load = client.load_state_with_optimizer if with_optimizer else client.load_state
         load(path, token).result()
@@ -385,16 +381,8 @@ class ServiceClient(NotPicklable):
         optimizer: OptimizerConfig | None,
     ) -> TrainingClient:
         """Make a model into which a checkpoint can be loaded, for servers that do not do both at once."""
-        # The owner's key stands for the caller here: these servers know no other way to ask about another's weights.
-        headers = None if token is None else {"X-API-Key": token}
-        info = self._session.api.weights.weights_info(WeightsInfoRequest(tinker_path=path), extra_headers=headers)
-        if not info.is_lora or info.lora_rank is None:
-            raise ConfigurationError(f"{path} is not a LoRA checkpoint, and only those can be trained")
-        flags = {"train_mlp": info.train_mlp, "train_attn": info.train_attn, "train_unembed": info.train_unembed}
-        # A server that does not say leaves the flags out; then they were all on.
-        known = {name: value for name, value in flags.items() if value is not None}
-        lora = LoraConfig(rank=info.lora_rank, **known)
-        return self._create(base_model or info.base_model, lora, user_metadata, optimizer)
+        needs = needs_of(self._session.api, path, token)
+        return self._create(base_model or needs.base_model, lora_of(path, needs), user_metadata, optimizer)
 
 
 def _wants_a_model(error: APIStatusError) -> bool:

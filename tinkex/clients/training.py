@@ -48,7 +48,7 @@ from tinkex.types import (
 )
 from tinkex.types._console import run_page
 from tinkex.types.training import check_custom_inputs, check_data, check_loss, to_data
-from tinkex.types.weights import check_name, require_kind
+from tinkex.types.weights import check_name, check_path
 
 if TYPE_CHECKING:
     from tinkex.clients.events import Telemetry
@@ -247,11 +247,11 @@ class TrainingClient(NotPicklable, ReadyClient):
         """Load saved weights into this model, with a fresh optimizer.
 
         Args:
-            path: ``tinker://<model>/weights/<name>``.
+            path: The checkpoint, as ``save_state`` returned it.
             weights_access_token: Key of the account that owns the checkpoint, if it is another's.
 
         Raises:
-            InvalidInputError: The path is not that of a training checkpoint.
+            InvalidInputError: The path is that of a checkpoint of another kind.
         """
         return self._load("load_state", path, weights_access_token, optimizer=False)
 
@@ -354,7 +354,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         """Return a sampler of a saved checkpoint.
 
         Args:
-            model_path: ``tinker://<model>/sampler_weights/<name>``.
+            model_path: The checkpoint, as ``save_weights_for_sampler`` returned it.
             retry_config: When a sample that could not be sent is sent again: a :class:`~tinkex.RetryPolicy`, or the
                 official SDK's RetryConfig; ``ClientConfig.retry`` unless given.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
@@ -500,7 +500,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         return self._agreement.send(lambda wire: send(request, wire=wire, idempotency_key=key)).request_id
 
     def _load(self, operation: str, path: str, token: str | None, *, optimizer: bool) -> APIFuture[LoadWeightsResponse]:
-        require_kind(path, "training")
+        check_path(path, "training")
 
         def send(seq_id: int) -> UntypedAPIFuture:
             return self._session.api.weights.load(

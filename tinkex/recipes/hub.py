@@ -25,7 +25,7 @@ import attrs
 
 from tinkex._version import __version__
 from tinkex.errors import ConfigurationError, InvalidInputError, TinkexError
-from tinkex.types import ParsedCheckpointTinkerPath
+from tinkex.types.weights import require_run, run_of
 
 if TYPE_CHECKING:
     from tinkex.clients import RestClient
@@ -99,7 +99,7 @@ def push_checkpoint(
 
     Args:
         rest: Fetches the checkpoint.
-        path: ``tinker://`` path of the checkpoint.
+        path: The checkpoint, as the server named it.
         repo_id: ``<user or organization>/<name>``; the repository is made if it is not there.
         private: Show it only to those with access. An existing repository keeps its own setting, so a public one is
             refused unless this is False.
@@ -126,7 +126,7 @@ def push_checkpoint(
         NotFoundError: There is no such checkpoint.
         HubError: The hub refused, or could not be reached.
     """
-    parsed = ParsedCheckpointTinkerPath.from_tinker_path(path)
+    require_run(path, field="path")
     if create_pr and revision is not None:
         raise InvalidInputError("a pull request is made to the default branch: leave out revision", field="revision")
     if not _REPO.fullmatch(repo_id):
@@ -140,7 +140,7 @@ def push_checkpoint(
         rest.download_checkpoint(path, place, progress=progress)
         _check_adapter(place, info)
         if model_card and not (place / CARD).exists():
-            write_model_card(place, info, parsed, repo_id, card)
+            write_model_card(place, info, path, repo_id, card)
         _refuse_secrets(place)
         kept_here = BOOKKEEPING if allow_patterns is None else ()
         with _hub_errors(repo_id):
@@ -148,7 +148,7 @@ def push_checkpoint(
                 repo_id=repo_id,
                 folder_path=str(place),
                 revision=revision,
-                commit_message=commit_message or f"Upload {parsed.tinker_path}",
+                commit_message=commit_message or f"Upload {path}",
                 create_pr=create_pr,
                 allow_patterns=None if allow_patterns is None else list(allow_patterns),
                 ignore_patterns=[*kept_here, *(ignore_patterns or ())],
@@ -157,7 +157,7 @@ def push_checkpoint(
 
 
 def write_model_card(
-    folder: Path, info: WeightsInfoResponse, path: ParsedCheckpointTinkerPath, repo_id: str, card: str | None = None
+    folder: Path, info: WeightsInfoResponse, path: str, repo_id: str, card: str | None = None
 ) -> Path | None:
     """Write the ``README.md`` by which the hub knows an adapter.
 
@@ -167,7 +167,7 @@ def write_model_card(
     Args:
         folder: Holds the adapter.
         info: What the server says of the checkpoint.
-        path: The checkpoint.
+        path: Path of the checkpoint.
         repo_id: Where the adapter will be loaded from.
         card: The card that is there, of which all but the rows of an earlier one stays as it is.
 
@@ -178,8 +178,8 @@ def write_model_card(
     rows = {
         "base model": f"`{info.base_model}`",
         "rank": str(rank or "unknown"),
-        "training run": f"`{path.training_run_id}`",
-        "checkpoint": f"`{path.tinker_path}`",
+        "training run": f"`{run_of(path) or 'unknown'}`",
+        "checkpoint": f"`{path}`",
     }
     text = _new_card(info.base_model, repo_id, rows) if card is None else _with_rows(card, rows)
     if text == card:
@@ -227,7 +227,7 @@ tokenizer = AutoTokenizer.from_pretrained({base_text})
 
 def _with_rows(card: str, rows: Mapping[str, str]) -> str:
     """Bring the rows of an earlier push up to date, if it is one of ours: if it names a checkpoint."""
-    if not re.search(r"^\| checkpoint \| `tinker://", card, re.M):
+    if not re.search(r"^\| checkpoint \| `[a-z]+://", card, re.M):
         return card
     return re.sub(
         r"^\| (rank|training run|checkpoint) \| .*$", lambda row: f"| {row[1]} | {rows[row[1]]} |", card, flags=re.M

@@ -39,7 +39,7 @@ from tinkex.errors import (
     TinkexError,
 )
 from tinkex.types._base import number, whole
-from tinkex.types.weights import require_kind
+from tinkex.types.weights import check_path
 
 if TYPE_CHECKING:
     from tinkex.clients import ServiceClient, TrainingClient
@@ -57,7 +57,7 @@ _MAX_DOUBLINGS = 60
 
 
 def _path(_: object, attribute: attrs.Attribute[str], value: object) -> None:
-    require_kind(value, "training", attribute.name)
+    check_path(value, "training", attribute.name)
 
 
 _DAY_S = 86400.0
@@ -90,7 +90,7 @@ class SavePoint:
 
     Attributes:
         step: Steps that were done when it was saved.
-        path: ``tinker://<model>/weights/<name>``, as ``save_state`` returns it.
+        path: The checkpoint, as ``save_state`` returned it.
     """
 
     step: int = attrs.field(converter=plain_number, validator=whole(0))

@@ -45,6 +45,8 @@ _KINDS: dict[str, CheckpointType] = {
     "sampler_weights": "sampler",
     "external_weights": "external",
 }
+_FORM = re.compile(rf"tinker://([^/]+)/({'|'.join(_KINDS)})/([^/]+)")
+_RUN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/]+)/.+", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _TTL = optional(whole(3600, 10 * 366 * 24 * 3600))
 
@@ -76,15 +78,14 @@ class ParsedCheckpointTinkerPath(Value):
         Raises:
             InvalidInputError: The text does not have that form.
         """
-        parts = tinker_path[len("tinker://") :].split("/") if isinstance(tinker_path, str) else []
-        valid = len(parts) == 3 and all(parts) and parts[1] in _KINDS and tinker_path.startswith("tinker://")
-        if not valid:
+        match = _FORM.fullmatch(tinker_path) if isinstance(tinker_path, str) else None
+        if match is None:
             raise InvalidInputError(
                 f"{field} {tinker_path!r:.120} is not a checkpoint path; expected "
                 "tinker://<run>/weights/<name> or tinker://<run>/sampler_weights/<name>",
                 field=field,
             )
-        run, kind, name = parts
+        run, kind, name = match.groups()
         return cls(
             tinker_path=tinker_path,
             training_run_id=run,
@@ -95,7 +96,7 @@ class ParsedCheckpointTinkerPath(Value):
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self.checkpoint_id.split("/", 1)[1]
+        return self.checkpoint_id.rsplit("/", 1)[-1]
 
 
 def require_kind(tinker_path: Any, wanted: CheckpointType, field: str = "path") -> ParsedCheckpointTinkerPath:
@@ -106,20 +107,91 @@ def require_kind(tinker_path: Any, wanted: CheckpointType, field: str = "path") 
     """
     parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path, field)
     if parsed.checkpoint_type != wanted:
-        ways_out = {
-            "training": "training needs one of save_state, tinker://<run>/weights/<name>",
-            "sampler": "sampling needs one of save_weights_for_sampler, tinker://<run>/sampler_weights/<name>",
-            "external": "this needs one of save_weights_external, tinker://<run>/external_weights/<name>",
-        }
         raise InvalidInputError(
-            f"{field} {tinker_path!r} is a {parsed.checkpoint_type} checkpoint; {ways_out[wanted]}",
+            f"{field} {tinker_path!r} is a {parsed.checkpoint_type} checkpoint; {_WAYS_OUT[wanted]}",
             field=field,
         )
     return parsed
 
 
+_WAYS_OUT: dict[CheckpointType, str] = {
+    "training": "training needs one of save_state, tinker://<run>/weights/<name>",
+    "sampler": "sampling needs one of save_weights_for_sampler, tinker://<run>/sampler_weights/<name>",
+    "external": "this needs one of save_weights_external, tinker://<run>/external_weights/<name>",
+}
+
+
+def parts_of(tinker_path: str) -> ParsedCheckpointTinkerPath | None:
+    """Take a path apart; None if it has another form, as some servers write them."""
+    return ParsedCheckpointTinkerPath.from_tinker_path(tinker_path) if _FORM.fullmatch(tinker_path) else None
+
+
+def run_of(tinker_path: str) -> str | None:
+    """Return the run that a path of any form names, ``<scheme>://<run>/...``; None if it names none."""
+    found = _RUN.fullmatch(tinker_path)
+    return found[1] if found else None
+
+
+def check_path(tinker_path: Any, wanted: CheckpointType | None = None, field: str = "path") -> str:
+    """Check a path that is only passed on, before anything is sent.
+
+    How a path looks is up to the server that made it, so only what is surely wrong is refused.
+
+    Args:
+        tinker_path: The path.
+        wanted: The kind of checkpoint that the call needs; None for any.
+        field: Name used in the error.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidInputError: It is no text or an empty one, or it says that the checkpoint is of another kind.
+    """
+    if not isinstance(tinker_path, str) or not tinker_path.strip():
+        raise InvalidInputError(
+            f"{field} must be the path of a checkpoint as the server returned it, got {tinker_path!r:.80}", field=field
+        )
+    if wanted is not None and parts_of(tinker_path) is not None:
+        require_kind(tinker_path, wanted, field)
+    return tinker_path
+
+
+def require_run(tinker_path: Any, wanted: CheckpointType | None = None, field: str = "tinker_path") -> str:
+    """Check the path of a request that needs its parts, and return the run that it names.
+
+    Raises:
+        InvalidInputError: It names none, or a checkpoint of another kind than ``wanted``.
+    """
+    run = run_of(check_path(tinker_path, wanted, field))
+    if run is None:
+        raise unlocatable(tinker_path, "it names no training run", field)
+    return run
+
+
+def unlocatable(tinker_path: str, reason: str, field: str = "tinker_path") -> InvalidInputError:
+    """Build the error for a path that does not say which checkpoint of which run it names."""
+    return InvalidInputError(
+        f"{field} {tinker_path!r:.120} is not of the form tinker://<run>/<kind>/<name> that this request needs, and "
+        f"{reason}; list_checkpoints(run) has the paths of a run",
+        field=field,
+    )
+
+
+def _parts_for_page(tinker_path: Any) -> ParsedCheckpointTinkerPath:
+    parsed = parts_of(tinker_path) if isinstance(tinker_path, str) else None
+    if parsed is None:
+        reason = (
+            "weights that were saved without a name have no path"
+            if tinker_path is None
+            else f"the path {tinker_path!r:.120} is of another server: there they are tinker://<run>/<kind>/<name>"
+        )
+        raise InvalidInputError(f"only checkpoints of the hosted service have a page, and {reason}", field="path")
+    return parsed
+
+
 def _page_of(tinker_path: Any) -> str:
-    parsed = ParsedCheckpointTinkerPath.from_tinker_path(tinker_path)
+    parsed = _parts_for_page(tinker_path)
     return checkpoint_page(parsed.training_run_id, parsed.checkpoint_id)
 
 
@@ -174,7 +246,11 @@ class SaveWeightsResponse(Value):
     type: Literal["save_weights"] | None = tag("save_weights")
 
     def get_console_url(self) -> str:
-        """Return the page of the checkpoint in the console of the hosted service."""
+        """Return the page of the checkpoint in the console of the hosted service.
+
+        Raises:
+            InvalidInputError: The path does not have the form of the hosted service.
+        """
         return _page_of(self.path)
 
 
@@ -207,7 +283,8 @@ class SaveWeightsForSamplerResponse(Value):
         """Return the page of the checkpoint in the console of the hosted service.
 
         Raises:
-            InvalidInputError: The weights were saved without a name.
+            InvalidInputError: The weights were saved without a name, or the path does not have the form of the hosted
+                service.
         """
         return _page_of(self.path)
 
@@ -215,9 +292,10 @@ class SaveWeightsForSamplerResponse(Value):
         """Return the page of the hosted service to talk to these weights.
 
         Raises:
-            InvalidInputError: The weights were saved without a name.
+            InvalidInputError: The weights were saved without a name, or the path does not have the form of the hosted
+                service.
         """
-        return playground_page(ParsedCheckpointTinkerPath.from_tinker_path(self.path).tinker_path)
+        return playground_page(_parts_for_page(self.path).tinker_path)
 
 
 def _to_recipients(value: Any) -> list[str] | None:
@@ -417,17 +495,3 @@ def check_name(name: Any) -> None:
             f"name must be 1 to 255 letters, digits, dots, dashes or underscores, got {name!r:.80}{hint}",
             field="name",
         )
-
-
-def check_sampler_path(model_path: Any) -> None:
-    """Check a path to sample from before anything is sent.
-
-    Some servers write sampler paths without a kind, ``tinker://<run>/<name>``, so only what is surely wrong is
-    refused.
-
-    Raises:
-        InvalidInputError: It is no ``tinker://`` path, or it names a checkpoint of another kind.
-    """
-    if isinstance(model_path, str) and model_path.startswith("tinker://") and model_path.count("/") == 3:
-        return
-    require_kind(model_path, "sampler", "model_path")
