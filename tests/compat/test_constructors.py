@@ -231,3 +231,10 @@ def test_the_future_of_a_client_becomes_the_client(tinker, service) -> None:
     assert tinker.BackcompatSamplingClientFuture(sampling.future()).result() is sampling
     assert isinstance(training, tinker.BackcompatTrainingClientFuture)
     assert not isinstance(training, tinker.BackcompatSamplingClientFuture)
+
+
+def test_a_client_without_a_holder_says_so(tinker, service) -> None:
+    """Whoever reaches into the SDK finds nothing, and is told why where that is an error."""
+    assert getattr(service, "holder", None) is None
+    with pytest.raises(AttributeError, match="'ServiceClient' by tinkex has no 'holder': there is no event loop"):
+        service.holder  # noqa: B018 - the point is the error

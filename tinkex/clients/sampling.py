@@ -48,7 +48,7 @@ _AGAIN = 3
 """How often a sample is drawn anew whose result the server has lost."""
 
 
-@async_twins(threads=("get_base_model", "get_tokenizer"), values=("sample", "compute_logprobs"))
+@async_twins(threads=("get_base_model",), values=("sample", "compute_logprobs"))
 class SamplingClient(ReadyClient):
     """Samples from one set of weights, which never change. Make one with ``ServiceClient.create_sampling_client``.
 

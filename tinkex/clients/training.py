@@ -66,7 +66,7 @@ def _only(results: list[T]) -> T:
 
 
 @async_twins(
-    threads=("save_weights_and_get_sampling_client", "create_sampling_client", "get_info", "get_tokenizer"),
+    threads=("save_weights_and_get_sampling_client", "create_sampling_client", "get_info"),
     futures=(
         "forward",
         "forward_backward",

@@ -1,4 +1,4 @@
-"""What the constructors of the official SDK take and ours do not: unknown names, other names, positions."""
+"""What the classes of the official SDK take and ours do not: unknown names, other names, positions; and ``holder``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from tinkex import types
-from tinkex.clients import ServiceClient
+from tinkex.clients import RestClient, SamplingClient, ServiceClient, TrainingClient
 from tinkex.compat.plain import fields_of, refuses_unknown, values
 from tinkex.config import ClientConfig, RetryPolicy
 from tinkex.types._base import Value
@@ -127,13 +127,28 @@ def _wrapped() -> Iterator[tuple[type[Any], Callable[[Callable[..., None]], Call
             yield cls, functools.partial(_wrap_value, cls)
 
 
+def _no_holder(self: object) -> Any:
+    """Say where to look instead; ``getattr`` with a default and ``hasattr`` find nothing."""
+    raise AttributeError(
+        f"{type(self).__name__!r} by tinkex has no 'holder': there is no event loop behind the clients that it could "
+        "hold; ServiceClient has the settings (config), a client its own methods and ids"
+    )
+
+
+_CLIENTS: tuple[type[Any], ...] = (ServiceClient, TrainingClient, SamplingClient, RestClient)
+
+
 def add() -> None:
     """Let the constructors take it."""
     for cls, wrap in _wrapped():
         cls.__init__ = wrap(cls.__init__)
+    for client in _CLIENTS:
+        client.holder = property(_no_holder)
 
 
 def remove() -> None:
     """Make them what they were."""
     for cls, _ in _wrapped():
         cls.__init__ = cls.__init__.__wrapped__
+    for client in _CLIENTS:
+        del client.holder

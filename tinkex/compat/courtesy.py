@@ -186,10 +186,8 @@ _MEMBERS: dict[str, Any] = {
 
 
 def _members(cls: type[Any]) -> dict[str, Any]:
-    kept = dict(_MEMBERS)
-    if cls.__name__ in _DATACLASSES:
-        del kept["__iter__"]
-    return kept
+    hidden = "__iter__" if cls.__name__ in _DATACLASSES else ""
+    return {name: member for name, member in _MEMBERS.items() if name != hidden}
 
 
 def add() -> None:

@@ -62,7 +62,7 @@ def refuses_unknown(cls: type[Any]) -> bool:
 
 def _fields_of(cls: Any) -> dict[str, FieldInfo]:
     """Return the fields by name, in the order of their declaration."""
-    if dataclasses.is_dataclass(cls):
+    if not attrs.has(cls):
         return {field.name: _of_dataclass(field) for field in dataclasses.fields(cls)}
     attrs.resolve_types(cls)
     return {_STORED.get(cls, "") if field.name == "_values" else field.name: _of(field) for field in attrs.fields(cls)}
