@@ -57,6 +57,7 @@ class StandIn:
         form: How it writes the path of a checkpoint that it has saved.
         listed: How it writes it in the listing of the run.
         saved: Kind and name of each checkpoint.
+        bare: It lists ids without their kind, and gives archives by such ids only.
         unlisted: Listings that are answered before a checkpoint shows in them.
         missing: Endpoints that it does not have.
         lost: How many answers of an endpoint never arrive, although it has acted.
@@ -66,6 +67,7 @@ class StandIn:
     def __init__(self) -> None:
         self.form = self.listed = LISTED
         self.saved: list[tuple[str, str]] = []
+        self.bare = False
         self.unlisted = 0
         self.missing: set[str] = set()
         self.lost: collections.Counter[str] = collections.Counter()
@@ -92,7 +94,7 @@ class StandIn:
             self.unlisted -= 1
             return 200, {"checkpoints": [] if self.unlisted >= 0 else [self._entry(*each) for each in self.saved]}
         if path.startswith(f"training_runs/{RUN}/checkpoints/"):
-            return 200, {}
+            return NOTHING if self.bare and path.endswith("/archive") and path.count("/") > 4 else (200, {})
         return (200, FIXED[path]) if path in FIXED else NOTHING
 
     def path_of(self, kind: str, name: str, form: str | None = None) -> str:
@@ -100,7 +102,7 @@ class StandIn:
         return (form or self.form).format(run=RUN, kind=kind, name=name)
 
     def _save(self, kind: str, body: dict[str, Any]) -> tuple[int, Any]:
-        name = body["path"]
+        name = body.get("path") or f"ss{body['sampling_session_seq_id']}_seq{body['seq_id']}"
         if (kind, name) in self.saved:
             return TAKEN
         self.saved.append((kind, name))
@@ -112,7 +114,7 @@ class StandIn:
 
     def _entry(self, kind: str, name: str) -> dict[str, Any]:
         return {
-            "checkpoint_id": f"{kind}/{name}",
+            "checkpoint_id": name if self.bare else f"{kind}/{name}",
             "checkpoint_type": TYPES[kind],
             "time": "2026-12-01T00:00:00Z",
             "tinker_path": self.path_of(kind, name, self.listed),
@@ -140,7 +142,7 @@ def running(server: StandIn) -> Iterator[StandIn]:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            archive = path.endswith("/archive")
+            archive = path.endswith("/archive") and status == 200
             content = json.dumps(value).encode()
             self.send_response(302 if archive else status)
             self.send_header("Content-Type", "application/json")

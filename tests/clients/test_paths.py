@@ -79,6 +79,29 @@ def test_where_a_request_needs_the_parts_of_a_path_the_listing_of_the_run_has_th
     assert f"training_runs/{RUN}/checkpoints/sampler_weights/one{end}" in server.paths(method)
 
 
+@pytest.mark.parametrize("path", [SHORT, f"tinker://{RUN}/sampler_weights/one"])
+def test_a_server_that_knows_no_kinds_in_one_request_and_wants_them_in_another_is_asked_accordingly(
+    server, service, path
+):
+    """An archive is asked for by the name alone if the server has no such endpoint for the whole id."""
+    server.saved, server.bare = [("sampler_weights", "one")], True
+    rest = service.create_rest_client()
+    assert rest.get_checkpoint_archive_url_from_tinker_path(path).result(WAIT).url == "http://files.test/archive"
+    rest.delete_checkpoint_from_tinker_path(path).result(WAIT)
+    checkpoints = f"training_runs/{RUN}/checkpoints"
+    archives = [path for path in server.paths("GET") if path.endswith("/archive")]
+    assert [f"{checkpoints}/sampler_weights/one/archive", f"{checkpoints}/one/archive"] == archives
+    assert [f"{checkpoints}/sampler_weights/one"] == server.paths("DELETE")
+
+
+def test_an_archive_that_is_nowhere_is_not_found_under_the_id_that_was_asked_for(server, service):
+    """What the second attempt says is not what the caller asked."""
+    server.missing = {f"training_runs/{RUN}/checkpoints/{name}/archive" for name in ("weights/one", "one")}
+    asking = service.create_rest_client().get_checkpoint_archive_url_from_tinker_path(f"tinker://{RUN}/weights/one")
+    with pytest.raises(tinkex.NotFoundError, match="weights/one/archive"):
+        asking.result(WAIT)
+
+
 def test_a_path_that_says_all_is_not_looked_up(server, service):
     """No listing is asked for."""
     service.create_rest_client().delete_checkpoint_from_tinker_path(f"tinker://{RUN}/weights/one").result(WAIT)

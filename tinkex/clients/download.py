@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from tinkex.clients.paths import locate
+from tinkex.clients.paths import archive_url, locate
 from tinkex.clients.unpack import safe_name, unpack
 from tinkex.errors import InvalidInputError
 from tinkex.http import Downloader
@@ -58,7 +58,7 @@ def _fetch_archive(
     """Fetch the archive and unpack it; return the folder with the files."""
 
     def locate() -> str:
-        return api.weights.get_checkpoint_archive_url(checkpoint.training_run_id, checkpoint.checkpoint_id).url
+        return archive_url(api, checkpoint).url
 
     archive = downloader.fetch(locate, work / "archive", progress)
     files = _fresh(work / "files")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tinkex.errors import NotFoundError
+from tinkex.errors import APIStatusError, NotFoundError
+from tinkex.http import is_missing_path
 from tinkex.resources import TinkexAPI
-from tinkex.types import Checkpoint, CheckpointType, ParsedCheckpointTinkerPath
+from tinkex.types import Checkpoint, CheckpointArchiveUrlResponse, CheckpointType, ParsedCheckpointTinkerPath
 from tinkex.types.weights import parts_of, require_run, unlocatable
 
-__all__ = ["find_in_listing", "locate"]
+__all__ = ["archive_url", "find_in_listing", "locate"]
 
 _MOST_SHOWN = 5
 
@@ -41,12 +42,32 @@ def locate(api: TinkexAPI, tinker_path: str, wanted: CheckpointType | None = Non
     found = find_in_listing([item for item in listed if wanted in (None, item.checkpoint_type)], tinker_path)
     if len(found) != 1:
         raise unlocatable(tinker_path, _mismatch(run, found, listed))
+    said = parts_of(found[0].tinker_path)
     return ParsedCheckpointTinkerPath(
         tinker_path=tinker_path,
         training_run_id=run,
         checkpoint_type=found[0].checkpoint_type,
-        checkpoint_id=found[0].checkpoint_id,
+        # Some servers list an id without its kind, and want the kind in requests.
+        checkpoint_id=found[0].checkpoint_id if said is None else said.checkpoint_id,
     )
+
+
+def archive_url(api: TinkexAPI, parts: ParsedCheckpointTinkerPath) -> CheckpointArchiveUrlResponse:
+    """Ask where the archive of a checkpoint is; by its name alone, where a server knows no kinds in this request.
+
+    Raises:
+        APIError: See :meth:`tinkex.resources.WeightsResource.get_checkpoint_archive_url`.
+    """
+    try:
+        return api.weights.get_checkpoint_archive_url(parts.training_run_id, parts.checkpoint_id)
+    except NotFoundError as error:
+        if not is_missing_path(error.status_code, error.body):
+            raise
+        refusal = error
+    try:
+        return api.weights.get_checkpoint_archive_url(parts.training_run_id, parts.name)
+    except APIStatusError:
+        raise refusal from None
 
 
 def find_in_listing(listed: list[Checkpoint], tinker_path: str) -> list[Checkpoint]:

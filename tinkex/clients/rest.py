@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tinkex._scalars import whole_argument
 from tinkex.clients.admin import AdminClient
-from tinkex.clients.paths import locate
+from tinkex.clients.paths import archive_url, locate
 from tinkex.clients.twins import async_twins
 from tinkex.errors import ClientClosedError, ConfigurationError, InvalidInputError, RequestFailedError
 from tinkex.http import read_claims
@@ -198,9 +198,9 @@ class RestClient(AdminClient):
             InvalidInputError: The path names no run. The future fails with it if the path has a form of the server's
                 own and the listing of its run does not have it.
         """
-        return self._call_on(
-            "get_checkpoint_archive_url", tinker_path, self._session.api.weights.get_checkpoint_archive_url
-        )
+        require_run(tinker_path)
+        api = self._session.api
+        return self._call("get_checkpoint_archive_url", lambda: archive_url(api, locate(api, tinker_path)))
 
     def download_checkpoint(
         self,

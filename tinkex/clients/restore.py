@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 
 from tinkex.errors import APIResponseValidationError, APIStatusError, ConfigurationError
+from tinkex.http import lacks_endpoint
 from tinkex.resources import TinkexAPI
 from tinkex.types import GetInfoRequest, LoraConfig, WeightsInfoRequest, WeightsInfoResponse
 from tinkex.types.weights import run_of
@@ -33,14 +35,14 @@ def needs_of(api: TinkexAPI, path: str, token: str | None) -> WeightsInfoRespons
         return api.weights.weights_info(WeightsInfoRequest(tinker_path=path), extra_headers=headers)
     except APIStatusError as error:
         run_id = run_of(path)
-        if not error.endpoint_missing:
+        if not lacks_endpoint(error):
             raise
         if run_id is None:
             raise _untold(path) from error
     try:
         run = api.models.get_training_run(run_id, extra_headers=headers)
     except APIStatusError as error:
-        if error.status_code not in (404, 405):
+        if error.status_code != HTTPStatus.NOT_FOUND and not lacks_endpoint(error):
             raise
         raise _untold(path) from error
     return WeightsInfoResponse(base_model=run.base_model, is_lora=run.is_lora, lora_rank=run.lora_rank)

@@ -30,7 +30,7 @@ from tinkex.errors import (
     PipelineBrokenError,
     TinkexError,
 )
-from tinkex.http import is_missing_path
+from tinkex.http import lacks_endpoint
 from tinkex.pipeline import (
     APIFuture,
     ByteBudget,
@@ -366,7 +366,7 @@ class Session:
 
     def _has_no_endpoint(self, error: APIStatusError, name: str) -> bool:
         """Remember it if the server has no such endpoint, although its settings said so."""
-        lacks = error.status_code in (405, 501) or is_missing_path(error.status_code, error.body)
+        lacks = lacks_endpoint(error)
         if lacks:
             self.settings.note_lack(name, error)
         return lacks

@@ -1,6 +1,6 @@
 """HTTP: one attempt (transport), attempts until one succeeds (retry), and one call made of both (client)."""
 
-from tinkex.http._statuses import is_missing_path
+from tinkex.http._statuses import is_missing_path, lacks_endpoint
 from tinkex.http.body import Body, Pieces
 from tinkex.http.client import Answer, ApiClient, CallRules
 from tinkex.http.credentials import Credentials, read_claims
@@ -21,5 +21,6 @@ __all__ = [
     "Sender",
     "Transport",
     "is_missing_path",
+    "lacks_endpoint",
     "read_claims",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 from tinkex.errors import APIStatusError, error_from_status
 from tinkex.http.transport import Response
 
-__all__ = ["is_missing_path", "status_error"]
+__all__ = ["is_missing_path", "lacks_endpoint", "status_error"]
 
 _LONGEST_DETAIL = 500
 
@@ -66,6 +66,11 @@ def is_missing_path(status: int, body: object) -> bool:
     only that.
     """
     return status == 404 and (not isinstance(body, Mapping) or body.get("detail") == "Not Found")
+
+
+def lacks_endpoint(error: APIStatusError) -> bool:
+    """Tell whether a server has answered that it does not offer what an endpoint is for."""
+    return error.status_code in (405, 501) or is_missing_path(error.status_code, error.body)
 
 
 def _name(status: int) -> str:
