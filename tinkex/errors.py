@@ -168,7 +168,10 @@ class APIError(TinkexError):
         body: The decoded JSON body of the answer, or its text; None if there is none.
         idempotency_key: Key shared by all attempts of the call, if it had one.
         attempts: How many times the request was sent, 1 for the first.
+        repeated: An attempt before this one may have reached the server, which may have acted on it.
     """
+
+    repeated: bool = False
 
     def __init__(
         self,
@@ -195,6 +198,11 @@ class APIError(TinkexError):
     def request(self) -> Any:
         """The request: ``method`` and ``url``, or what the error was made with."""
         return Request(self.method, self.path) if self._request is None else self._request
+
+    @property
+    def maybe_done(self) -> bool:
+        """True if the server may have done what it was asked for, although it did not say so."""
+        return False
 
     def _context(self) -> list[str]:
         where = [f"{self.method} {self.path}".strip()] if self.path else []
@@ -235,6 +243,11 @@ class APIConnectionError(APIError):
     def retryable(self) -> bool:
         """True unless it is permanent: a lost connection says nothing about the request."""
         return not self.permanent
+
+    @property
+    def maybe_done(self) -> bool:
+        """The same as ``maybe_sent``."""
+        return self.maybe_sent
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -318,6 +331,11 @@ class APIStatusError(APIError):
         return self.status_code in (408, 409, 425, 429) or (self.status_code >= 500 and self.status_code != 501)
 
     @property
+    def maybe_done(self) -> bool:
+        """True for 408 and 5xx, which a proxy may answer in place of a server that goes on."""
+        return self.status_code == 408 or self.status_code >= 500
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds from ``retry-after-ms`` or ``retry-after``, if between 0 and 60."""
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -325,13 +343,6 @@ class APIStatusError(APIError):
             if seconds is not None and 0 < seconds <= _FAR_AHEAD_S:
                 return seconds
         return None
-
-    @property
-    def endpoint_missing(self) -> bool:
-        """True if the server has no such endpoint: 405, or a 404 that does not say in JSON what was not found."""
-        if self.status_code == 404:
-            return not isinstance(self.body, Mapping) or self.body.get("detail") == "Not Found"
-        return self.status_code == 405
 
 
 class BadRequestError(APIStatusError):
@@ -365,7 +376,18 @@ class NotFoundError(APIStatusError):
 
 
 class ConflictError(APIStatusError):
-    """409: another operation stands in the way."""
+    """409: another operation stands in the way.
+
+    Attributes:
+        lasting: What stands in the way stays there, such as a checkpoint that has the name: to send again is of no use.
+    """
+
+    lasting: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        """False if it is lasting; else as for every status."""
+        return not self.lasting and super().retryable
 
     status_code = 409
 

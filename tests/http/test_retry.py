@@ -8,7 +8,18 @@ import threading
 import pytest
 
 from tinkex.config import RetryPolicy
-from tinkex.errors import APIConnectionError, APIError, ClientClosedError, NotFoundError, RateLimitError
+from tinkex.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    CircuitOpenError,
+    ClientClosedError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+)
 from tinkex.http import RetryDetails, retry
 
 
@@ -223,3 +234,24 @@ def test_the_caller_may_rule_errors_out(waits):
     with pytest.raises(APIError):
         retry.call(RetryPolicy(), attempt, stop=threading.Event(), retryable=lambda error: False, sleep=waits.sleep)
     assert attempt.numbers == [1]
+
+
+@pytest.mark.parametrize(
+    ("first", "repeated"),
+    [
+        (APIConnectionError("broke"), True),
+        (APIConnectionError("refused", maybe_sent=False), False),
+        (APITimeoutError("no answer"), True),
+        (CircuitOpenError("open"), False),
+        (InternalServerError("x", status_code=502), True),
+        (APIStatusError("x", status_code=408), True),
+        (RateLimitError("x", status_code=429), False),
+        (ConflictError("x", status_code=409), False),
+    ],
+)
+def test_an_error_says_whether_an_earlier_attempt_may_have_been_received(run, first, repeated):
+    """Then what the server says now may be about that one. The first error of a call never says so."""
+    last = NotFoundError("gone", status_code=404)
+    with pytest.raises(NotFoundError) as caught:
+        run(Failing(first, RateLimitError("x", status_code=429), last))
+    assert (repeated, False) == (caught.value.repeated, first.repeated)

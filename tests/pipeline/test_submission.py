@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 
+import attrs
 import pytest
 
 from tinkex.errors import (
@@ -544,3 +545,47 @@ def test_a_send_that_kills_its_thread_fails_the_operation_and_what_waits(world, 
     hold.set()
     assert isinstance(first.exception(h.BOUND).__cause__, death)
     assert isinstance(second.exception(h.BOUND), PipelineBrokenError)
+
+
+def looked_up(world, *answers, refusal):
+    """A request that is refused, of which the server may have an earlier attempt; asking about it gives ``answers``."""
+    left = list(answers)
+
+    def ask():
+        outcome = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return attrs.evolve(world.part("lost", refuse=refusal), look_up=lambda error: ask if error is refusal else None)
+
+
+def test_a_request_that_the_server_has_without_a_name_is_asked_about_in_its_turn(world, h, wiring):
+    """Its number is used, its outcome is waited for like any other, and what comes behind it goes on."""
+    pipeline = world.submission(wiring=wiring)
+    part = looked_up(world, Pending(), InternalServerError("x", status_code=500), Ready("found"), refusal=h.refused())
+    futures = [pipeline.submit("s", [each], h.first) for each in (world.part("before"), part, world.part("behind"))]
+    assert ["before", "found", "behind"] == [future.result(h.BOUND) for future in futures]
+    assert ([1, 3], "") == (world.server.seqs, futures[1].request_id)
+
+
+def test_a_request_without_a_name_that_is_not_found_fails_alone(world, h):
+    """If it cannot change the model: the server has used its number."""
+    pipeline = world.submission()
+    part = looked_up(world, Failed(h.failed()), refusal=h.refused())
+    lost = pipeline.submit("save", [part], h.first, read_only=True)
+    behind = pipeline.submit("s", [world.part("behind")], h.first)
+    assert isinstance(lost.exception(h.BOUND), RequestFailedError)
+    assert ("behind", [2]) == (behind.result(h.BOUND), world.server.seqs)
+
+
+def test_an_error_that_nothing_is_known_about_is_a_refusal(world, h):
+    """The part is asked about every error, and has none but its own."""
+    part = looked_up(world, Ready("never"), refusal=h.refused())
+    other = h.refused()
+    refused = attrs.evolve(part, send=lambda _: _raise(other))
+    assert other is world.submission().submit("s", [refused], h.first).exception(h.BOUND)
+
+
+def _raise(error):
+    raise error

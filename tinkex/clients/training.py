@@ -15,12 +15,15 @@ from tinkex.clients.loss_handle import LossHandle
 from tinkex.clients.processes import NotPicklable
 from tinkex.clients.ready import ReadyClient
 from tinkex.clients.sampling import SamplingClient, as_policy
+from tinkex.clients.saves import Saves
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
 from tinkex.errors import InvalidInputError
 from tinkex.pipeline import APIFuture, Part, combine_outputs, estimate_datum, split
 from tinkex.types import (
     AdamParams,
+    Checkpoint,
+    CheckpointType,
     Datum,
     DimuonParams,
     ForwardBackwardInput,
@@ -100,6 +103,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         self._session = session
         self._agreement = session.agreement
         self._submission = session.new_submission(model_id)
+        self._saves = Saves(session.api, model_id)
         session.watch(self)
 
     def forward(
@@ -238,10 +242,14 @@ class TrainingClient(NotPicklable, ReadyClient):
             user_metadata=user_metadata or None,
         )
 
-        def send(seq_id: int) -> UntypedAPIFuture:
-            return self._session.api.weights.save(attrs.evolve(request, seq_id=seq_id))
-
-        return self._submit_one("save_state", "SaveWeights", SaveWeightsResponse, send, read_only=True)
+        part = self._save_part(
+            ("training", name),
+            lambda seq_id: self._session.api.weights.save(attrs.evolve(request, seq_id=seq_id)),
+            lambda saved: SaveWeightsResponse(path=saved.tinker_path),
+            request_type="SaveWeights",
+            decode=SaveWeightsResponse,
+        )
+        return self._submission.submit("save_state", [part], _only, read_only=True)
 
     def load_state(self, path: str, weights_access_token: str | None = None) -> APIFuture[LoadWeightsResponse]:
         """Load saved weights into this model, with a fresh optimizer.
@@ -303,12 +311,14 @@ class TrainingClient(NotPicklable, ReadyClient):
             age_encryption_recipients=age_encryption_recipients,
         )
 
-        def send(seq_id: int) -> UntypedAPIFuture:
-            return self._session.api.weights.save_external(attrs.evolve(request, seq_id=seq_id))
-
-        return self._submit_one(
-            "save_weights_external", "SaveWeightsExternal", SaveWeightsExternalResponse, send, read_only=True
+        part = self._save_part(
+            ("external", name),
+            lambda seq_id: self._session.api.weights.save_external(attrs.evolve(request, seq_id=seq_id)),
+            lambda saved: SaveWeightsExternalResponse(path=saved.tinker_path, size_bytes=saved.size_bytes),
+            request_type="SaveWeightsExternal",
+            decode=SaveWeightsExternalResponse,
         )
+        return self._submission.submit("save_weights_external", [part], _only, read_only=True)
 
     def save_weights_and_get_sampling_client(
         self,
@@ -514,11 +524,27 @@ class TrainingClient(NotPicklable, ReadyClient):
     def _save_for_sampler(self, **fields: Any) -> APIFuture[SaveWeightsForSamplerResponse]:
         request = SaveWeightsForSamplerRequest(model_id=self.model_id, **fields)
 
-        def send(seq_id: int) -> UntypedAPIFuture:
-            return self._session.api.weights.save_for_sampler(attrs.evolve(request, seq_id=seq_id))
+        part = self._save_part(
+            ("sampler", request.path),
+            lambda seq_id: self._session.api.weights.save_for_sampler(attrs.evolve(request, seq_id=seq_id)),
+            lambda saved: SaveWeightsForSamplerResponse(path=saved.tinker_path),
+            request_type="SaveWeightsForSampler",
+            decode=SaveWeightsForSamplerResponse,
+        )
+        return self._submission.submit("save_weights_for_sampler", [part], _only, read_only=True)
 
-        return self._submit_one(
-            "save_weights_for_sampler", "SaveWeightsForSampler", SaveWeightsForSamplerResponse, send, read_only=True
+    def _save_part(
+        self,
+        what: tuple[CheckpointType, str | None],
+        send: Callable[[int], UntypedAPIFuture],
+        make: Callable[[Checkpoint], Any],
+        **part: Any,
+    ) -> Part:
+        """Return a request that saves, and that knows its own checkpoint if the server calls the name taken."""
+        return Part(
+            send=lambda seq_id: self._saves.send(*what, lambda: send(seq_id)).request_id,
+            look_up=functools.partial(self._saves.look_up, *what, make),
+            **part,
         )
 
     def _submit_one(
@@ -527,8 +553,6 @@ class TrainingClient(NotPicklable, ReadyClient):
         request_type: str,
         result: type[T],
         send: Callable[[int], UntypedAPIFuture],
-        *,
-        read_only: bool = False,
     ) -> APIFuture[T]:
         part = Part(send=lambda seq_id: send(seq_id).request_id, request_type=request_type, decode=result)
-        return self._submission.submit(operation, [part], _only, read_only=read_only)
+        return self._submission.submit(operation, [part], _only)

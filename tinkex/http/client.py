@@ -16,7 +16,7 @@ from requests.utils import urldefragauth
 
 from tinkex._version import __version__
 from tinkex.config import ClientConfig, RetryPolicy
-from tinkex.errors import APIConnectionError, APIError, TinkexError
+from tinkex.errors import APIConnectionError, APIError, ConflictError, TinkexError
 from tinkex.http import retry
 from tinkex.http._statuses import status_error
 from tinkex.http.body import Body
@@ -262,7 +262,7 @@ class ApiClient:
             text = f"{self._base_url} answered {response.status} and nothing else, as when a server breaks off"
             raise APIConnectionError(text, method=method, path=path)
         if response.status >= 400 or (response.status >= 300 and rules.redirects):
-            raise status_error(
+            error = status_error(
                 self._without_key(response),
                 method=method,
                 path=path,
@@ -271,6 +271,9 @@ class ApiClient:
                 hint=rules.hint.get(response.status),
                 late=late() if response.status in (400, 422) else {},
             )
+            if isinstance(error, ConflictError):
+                error.lasting = response.status in rules.final
+            raise error
 
     def _without_key(self, response: Response) -> Response:
         """Blot out the API key where a server repeats it, so that no error or log shows it."""

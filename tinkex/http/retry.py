@@ -65,6 +65,7 @@ class _Run(Generic[T]):
     clock: Callable[[], float]
     started: float
     made: int = 0
+    maybe_done: bool = False
     last: APIError | None = None
     failed: TinkexError | None = None  # the first attempt's error, until tenacity has taken note of it
 
@@ -79,7 +80,8 @@ class _Run(Generic[T]):
         try:
             return self.attempt(self.made)
         except APIError as error:
-            error.attempts = self.made
+            error.attempts, error.repeated = self.made, self.maybe_done
+            self.maybe_done = self.maybe_done or error.maybe_done
             self.last = error
             raise
 
@@ -149,7 +151,7 @@ def call(
         What the attempt returned.
 
     Raises:
-        TinkexError: The last attempt's error, with ``attempts`` set if it is an :class:`APIError`.
+        TinkexError: The last attempt's error, with ``attempts`` and ``repeated`` set if it is an :class:`APIError`.
         ClientClosedError: ``stop`` was set before the first attempt or during a wait; the last attempt's
             error is its ``__cause__``.
     """

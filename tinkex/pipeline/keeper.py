@@ -16,11 +16,12 @@ from typing import Any
 
 import attrs
 
-from tinkex.errors import APIStatusError, ClientClosedError, InvalidInputError, RateLimitError
+from tinkex.errors import APIError, APIStatusError, ClientClosedError, InvalidInputError, RateLimitError
 from tinkex.pipeline.futures import APIFuture, Observer, Promise, report_unread
 from tinkex.pipeline.herald import Herald
 from tinkex.pipeline.patience import Patience
 from tinkex.pipeline.process import ExitDeadline, forked_error, renewed, survive_fork
+from tinkex.pipeline.step import Outcome
 
 __all__ = ["Part", "PromiseKeeper", "Wiring", "is_refusal"]
 
@@ -41,6 +42,8 @@ class Part:
         decode: Whatever ``retrieve`` needs to decode the result; the pipeline only carries it.
         again: How often it may be sent again, under a new number, if the server has lost its result; 0 for what must
             not be done twice.
+        look_up: Asked about an error of ``send``: returns what to call in place of ``retrieve`` if the server may have
+            the request nevertheless, from an earlier attempt; None if it was refused.
         halve: Makes two requests that together say the same, for a server that finds this one too large (413); None
             for what cannot be split.
         withdraw: Tells the server, without waiting, that the result of a request id is not wanted any more; None for
@@ -55,6 +58,7 @@ class Part:
     request_type: str = ""
     decode: Any = None
     again: int = 0
+    look_up: Callable[[APIError], Callable[[], Outcome] | None] | None = None
     halve: Callable[[], Sequence[Part]] | None = None
     withdraw: Callable[[str], None] | None = None
     herald: Herald | None = None

@@ -64,6 +64,7 @@ class Watched:
         request_type: What the server calls its type, such as ``ForwardBackward``.
         lane: The model whose order it keeps; None if it is independent.
         decode: Whatever ``retrieve`` needs to decode the result.
+        ask: Asks once for the outcome in place of ``retrieve``; None for what the server has named.
         submit_s: How long the submit took, in seconds.
         patience: How long it and others may make no progress; None for any time.
         polls: How often it has been asked for before.
@@ -74,6 +75,7 @@ class Watched:
     request_type: str = ""
     lane: Hashable = None
     decode: Any = None
+    ask: Callable[[], Outcome] | None = None
     submit_s: float = 0.0
     patience: Patience | None = None
     polls: int = attrs.field(default=0, init=False)
@@ -345,7 +347,7 @@ class Poller:
         started = self._clock()
         outcome: object
         try:
-            outcome = self._retrieve(watched)
+            outcome = self._retrieve(watched) if watched.ask is None else watched.ask()
         except Exception as error:
             outcome = error
         watched.polls += 1

@@ -445,6 +445,7 @@ class Submission(PromiseKeeper):
                 request_type=part.request_type,
                 lane=self,
                 decode=part.decode,
+                ask=sent.ask,
                 submit_s=sent.submit_s,
                 patience=self._patience,
                 pipeline=self,

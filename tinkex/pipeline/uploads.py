@@ -11,18 +11,26 @@ from http import HTTPStatus
 
 import attrs
 
-from tinkex.errors import APIStatusError
+from tinkex.errors import APIError, APIStatusError
 from tinkex.pipeline.keeper import Part
+from tinkex.pipeline.step import Outcome
 
 __all__ = ["Sent", "Uploads", "all_sent", "is_too_large"]
 
 
 @attrs.frozen(slots=True)
 class Sent:
-    """One accepted request: the name of its result, and the seconds that sending it took."""
+    """One accepted request.
+
+    Attributes:
+        request_id: The name of its result; empty if the server did not tell.
+        submit_s: Seconds that sending it took.
+        ask: How to find out the outcome, if the server did not tell the name.
+    """
 
     request_id: str
     submit_s: float
+    ask: Callable[[], Outcome] | None = None
 
 
 class Uploads:
@@ -47,8 +55,14 @@ class Uploads:
 
     def send(self, part: Part, seq_id: int) -> Sent:
         """Send one request here."""
-        started = self._clock()
-        return Sent(part.send(seq_id), self._clock() - started)
+        started, request_id, ask = self._clock(), "", None
+        try:
+            request_id = part.send(seq_id)
+        except APIError as error:
+            ask = part.look_up(error) if part.look_up is not None else None
+            if ask is None:
+                raise
+        return Sent(request_id, self._clock() - started, ask)
 
     def send_all(self, parts: Sequence[Part], first_seq_id: int) -> list[Sent | BaseException]:
         """Send requests with consecutive numbers at once, and wait for all that have begun.
