@@ -22,6 +22,7 @@ LOCAL = {
     types.LossInputs,
     types.ParsedCheckpointTinkerPath,
     types.PromptProvenanceSpan,
+    types.QueueState,
     types.SampledProvenanceSpan,
     types.TopkLogprobs,
 }

@@ -14,7 +14,7 @@ import attrs
 from tinkex.clients.settings import ServerSettings
 from tinkex.config import DEFAULT_BASE_URL, ClientConfig
 from tinkex.errors import APIStatusError, InvalidInputError
-from tinkex.http import is_missing_path
+from tinkex.http import lacks_endpoint
 from tinkex.pipeline import BINARY, JSON, SizeRule
 from tinkex.resources import Wire
 from tinkex.resources.training import FORWARD
@@ -180,8 +180,7 @@ def _is_about_the_form(error: APIStatusError, wire: Wire) -> bool | None:
         return True
     if wire == "json":
         # In the binary form there is no such endpoint: forward is a flag in the body of forward_backward.
-        lacks = error.status_code == 405 or is_missing_path(error.status_code, error.body)
-        return True if lacks and error.path.endswith(FORWARD.path) else None
+        return True if error.path.endswith(FORWARD.path) and lacks_endpoint(error) else None
     unread = error.status_code in (400, 422) and _UNREADABLE.search(str(error.body))
     return False if unread else None
 
