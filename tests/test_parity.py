@@ -35,6 +35,10 @@ def test_the_page_is_that_of_the_table() -> None:
         ({"where": "tinkex serve --nothing"}, "there is no option --nothing"),
         ({"test": ""}, "there is no file of a test"),
         ({"test": "tests/test_parity.py::test_nothing"}, "there is no tests/test_parity.py::test_nothing"),
+        (
+            {"test": "tests/compat/cookbook/test_trainers.py::test_preference_trainer_learns"},
+            "test_preference_trainer_learns runs only where a peer is installed",
+        ),
         ({"ours": "no"}, "it names an object or a test"),
         ({"ours": "moot", "where": "", "test": ""}, "no reason is given"),
     ],

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "parity.table"
 PAGE = ROOT / "docs" / "explanation" / "parity.md"
 ROWS = 264
+_ELSEWHERE = ("tests/compat/cookbook/", "tests/peers/")
+"""Tests that need the software of others, so that a row by one of them would be proven in its environment only."""
 CLIENTS = ("SDK 0.7.0", "SDK 0.38.0", "Elixir 0.4.0")
 MARKS = {"y": "yes", "p": "part", "d": "deprecated", "-": "–"}
 OURS = {"yes": "yes", "part": "part", "no": "no", "moot": "not applicable"}
@@ -27,8 +29,8 @@ INTRO = """# What the other clients have, and where it is here
 <!-- Written by tools/parity.py from docs/parity.table. -->
 
 Every feature of the official SDK 0.7.0, of the official SDK 0.38.0 and of the Elixir client 0.4.0, with the public
-object that gives it here and the test that proves it. A test holds the table against the code: a row that says *yes*
-or *part* names an object that exists and a test that exists.
+object that gives it here and the test that proves it: one that fails without it. A test holds the table against the
+code: a row that says *yes* or *part* names an object that exists and a test that exists and needs no other client.
 
 """
 
@@ -142,6 +144,8 @@ def _no_test(test: str) -> str | None:
     path = ROOT / file
     if not file.startswith(("tests/", "docs/")) or not path.is_file():
         return f"there is no file {file or 'of a test'}"
+    if file.startswith(_ELSEWHERE):
+        return f"{test} runs only where a peer is installed"
     exists = re.search(rf"^\s*def {re.escape(name)}\(", path.read_text(encoding="utf-8"), re.MULTILINE)
     return None if name and exists else f"there is no {test}"
 

@@ -327,3 +327,19 @@ def test_every_kind_of_argument_is_written(grown: Grown) -> None:
         assert f"{{'{kind}':" in written
     (metrics,) = [grown.train().forward_backward_custom(make_batch(torch)[:1], handle).result().metrics]
     assert math.isfinite(metrics["loss:sum"])
+
+
+@pytest.mark.engine
+def test_a_loss_computed_here_has_its_own_metrics_and_the_surrogate(stage, batch) -> None:
+    """loss:sum is that of the program, surrogate_loss:sum that of what the server computed; metrics may be tensors."""
+    torch = pytest.importorskip("torch")
+
+    def mine(data: list[types.Datum], logprobs: list[Any]) -> Any:
+        return sum((own * 0 + 2.0).sum() for own in logprobs), {"count": len(data), "size": torch.tensor(3.0)}
+
+    metrics = stage.train().forward_backward_custom(batch, mine).result(timeout=30).metrics
+    tokens = sum(datum.model_input.length for datum in batch)
+    assert metrics["loss:sum"] == 2.0 * tokens
+    assert metrics["count"] == len(batch)
+    assert float(metrics["size"]) == 3.0
+    assert "surrogate_loss:sum" in metrics

@@ -95,6 +95,15 @@ def test_a_pause_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
+def test_a_pause_of_the_server_is_logged(stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Of training and of samples, without any observer of the program."""
+    paused = {"type": "try_again", "queue_state": "paused_capacity", "queue_state_reason": "no room"}
+    stage.faults.answer(200, paused, path="retrieve_future")
+    sampling = stage.service.create_sampling_client(base_model="acme/small")
+    sampling.sample(tinkex.ModelInput.from_ints([1]), 1, tinkex.SamplingParams(max_tokens=1)).result(timeout=10)
+    assert "sample waits, because the server says paused_capacity: no room" in caplog.text
+
+
 def test_a_program_may_observe_every_operation(stage, batch) -> None:
     """Observers given to a ServiceClient hear each phase of training, sampling and lookups."""
     heard: list[tuple[str, str]] = []

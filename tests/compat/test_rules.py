@@ -62,6 +62,8 @@ def test_async_twins_give_what_the_sdk_gives(tinker, service) -> None:
         sampling = await training.save_weights_and_get_sampling_client_async()
         prompt = tinker.ModelInput.from_ints([1])
         answer = await sampling.sample_async(prompt, 1, tinker.SamplingParams(max_tokens=2))
+        listed = await service.create_rest_client().list_sessions_async()
+        assert isinstance(listed, tinker.types.ListSessionsResponse)
         return training, future, answer
 
     training, future, answer = asyncio.run(program())

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from tinkex.clients import SamplingClient, TrainingClient
 from tinkex.pipeline import APIFuture
+from tinkex.pipeline.futures import follow
 
 __all__ = ["AwaitableConcurrentFuture", "BackcompatSamplingClientFuture", "BackcompatTrainingClientFuture"]
 
@@ -35,19 +36,7 @@ class AwaitableConcurrentFuture(APIFuture[T], metaclass=_StandsFor):
             raise TypeError(f"future must be a concurrent.futures.Future, got {future!r:.80}")
         super().__init__(getattr(future, "operation", "future"))
         self._wrapped = future
-        future.add_done_callback(self._follow)
-
-    def _follow(self, future: concurrent.futures.Future[T]) -> None:
-        self.phases.ready = self._clock()
-        if future.cancelled():
-            concurrent.futures.Future.cancel(self)
-            self.set_running_or_notify_cancel()
-            return
-        error = future.exception()
-        if error is None:
-            self.set_result(future.result())
-        else:
-            self.set_exception(error)
+        follow(self, future)
 
     @override
     def cancel(self) -> bool:

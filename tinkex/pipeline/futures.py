@@ -295,6 +295,24 @@ def failed(operation: str, error: BaseException) -> APIFuture[Any]:
     return promise.future
 
 
+def follow(future: APIFuture[T], other: concurrent.futures.Future[T]) -> None:
+    """Let a future that nobody else completes end as another one does: with its result, its error, or cancelled."""
+
+    def copy(done: concurrent.futures.Future[T]) -> None:
+        future.phases.ready = future._clock()
+        if done.cancelled():
+            concurrent.futures.Future.cancel(future)
+            future.set_running_or_notify_cancel()
+            return
+        error = done.exception()
+        if error is None:
+            future.set_result(done.result())
+        else:
+            future.set_exception(error)
+
+    other.add_done_callback(copy)
+
+
 # A failure that only repeats another one, or the user's own closing, needs no alarm.
 _NO_ALARM = (PipelineBrokenError, ClientClosedError)
 
