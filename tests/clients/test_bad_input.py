@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import tinkex
@@ -21,14 +22,19 @@ def broken_batches(datum):
         "one datum": (good, "cross_entropy", None, r"data is a single Datum: pass a list, \[datum\]"),
         "no list": (None, "cross_entropy", None, "data must be a list of Datum, got None"),
         "no datum": ([good, 7], "cross_entropy", None, r"data\[1\] must be a Datum, got 7"),
-        "unknown loss": ([good], "mse", None, "'mse' is unknown; use one of cross_entropy, .*forward_backward_custom"),
+        "no loss": ([good], None, None, "None is unknown; use one of cross_entropy, .*forward_backward_custom"),
         "missing input": (
             [policy, good],
             "ppo",
             None,
             r"data\[1\]\.loss_fn_inputs\['logprobs'\] is missing: ppo needs target_tokens, logprobs, advantages",
         ),
-        "unknown input": ([policy], "cross_entropy", None, r"data\[0\].*unknown to cross_entropy.*remove it"),
+        "unknown input": (
+            [datum(1, 2, weight=np.ones(2))],
+            "cross_entropy",
+            None,
+            r"data\[0\].*unknown to cross_entropy.*remove it",
+        ),
         "wrong length": (
             [good, datum(1, 2, 3, weights=[1.0, 1.0])],
             "cross_entropy",
@@ -60,7 +66,7 @@ def broken_batches(datum):
         "one datum",
         "no list",
         "no datum",
-        "unknown loss",
+        "no loss",
         "missing input",
         "unknown input",
         "wrong length",

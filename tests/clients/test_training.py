@@ -317,6 +317,14 @@ def test_a_model_is_made_of_a_checkpoint_in_the_way_that_the_server_knows(stage,
         assert {"old": "way"} == run.user_metadata
 
 
+def test_a_loss_that_only_the_server_knows_is_sent(stage, datum):
+    """With inputs and settings of its own, also texts."""
+    train = stage.train()
+    data = [datum(1, 2, 3, logprobs=[0.0] * 3, advantages=[1.0] * 3, values=[0.5] * 3)]
+    for method in (train.forward, train.forward_backward):
+        assert "loss:sum" in method(data, "dppo", {"delta_low": 0.1, "mode": "tv"}).result(WAIT).metrics
+
+
 def test_an_optimizer_that_the_server_has_not_is_named(stage):
     """At creation and at the step, after which the next step is done."""
     with pytest.raises(tinkex.RequestFailedError, match="'dimuon'"):

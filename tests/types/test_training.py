@@ -20,12 +20,11 @@ from tinkex.types import (
     ForwardBackwardInput,
     ForwardBackwardOutput,
     ImageChunk,
-    LossFnType,
     ModelInput,
     OptimStepRequest,
     TensorData,
 )
-from tinkex.types.training import INPUT_DTYPES, check_data, check_loss
+from tinkex.types.training import INPUT_DTYPES, KnownLoss, check_data, check_loss
 
 THREE = ModelInput.from_ints([1, 2, 3])
 CROSS_ENTROPY = {"target_tokens": [2, 3, 4], "weights": [0, 1, 1]}
@@ -187,15 +186,26 @@ def test_a_large_batch_is_shown_in_a_few_lines():
 # --- Losses ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss_fn", typing.get_args(LossFnType))
+@pytest.mark.parametrize("loss_fn", typing.get_args(KnownLoss))
 def test_every_loss_of_the_wire_is_known(loss_fn):
-    """All names of the API pass, with and without an empty config."""
-    check_loss(loss_fn, None)
-    check_loss(loss_fn, {})
+    """All names of the API pass, with and without an empty config; the embedded server takes them too."""
+    for config in (None, {}):
+        check_loss(loss_fn, config)
+        check_loss(loss_fn, config, here=True)
 
 
-@pytest.mark.parametrize("bad", ["crossentropy", "", None, 5, ["ppo"]])
-def test_an_unknown_loss_is_refused_with_the_known_ones(bad):
+@pytest.mark.parametrize("config", [None, {"delta_low": 0.1, "mode": "tv"}])
+def test_a_loss_that_only_the_server_knows_is_its_own_business(config):
+    """Its name and its settings pass, numbers or texts; the embedded server knows all that it has."""
+    check_loss("dppo", config)
+    with pytest.raises(
+        InvalidInputError, match=r"loss_fn 'dppo' is unknown; use one of cross_entropy, .*, or forward_"
+    ):
+        check_loss("dppo", config, here=True)
+
+
+@pytest.mark.parametrize("bad", ["", None, 5, ["ppo"]])
+def test_what_is_no_name_of_a_loss_is_refused_with_the_known_ones(bad):
     """The message lists what there is, and the way to a loss of one's own."""
     with pytest.raises(
         InvalidInputError,
@@ -238,6 +248,9 @@ def test_settings_that_a_loss_has_are_accepted(loss_fn, config):
         ("dro", {"beta": True}, r"must be a finite number, got True"),
         ("custom", {"x": None}, r"must be a finite number, got None"),
         ("custom", {"x": [1]}, r"must be a finite number, got \[1\]"),
+        ("dppo", {"x": True}, r"must be a finite number, got True"),
+        ("dppo", {"x": None}, r"must be a finite number, got None"),
+        ("dppo", {"x": math.inf}, r"must be a finite number, got inf"),
         ("dro", [("beta", 1)], r"loss_fn_config must be a dict of numbers by name"),
     ],
 )
@@ -275,6 +288,39 @@ def test_a_loss_without_a_formula_takes_any_inputs_of_the_right_length():
     assert refused([datum(anything=floats(2))], "stable_reinforce").field == "data[0].loss_fn_inputs['anything']"
 
 
+@pytest.mark.parametrize("name", ["values", "target_tokens", "whatever"])
+def test_a_loss_that_only_the_server_knows_has_inputs_of_the_right_length(name):
+    """A row for each token, or a single number under a name that is not known to have one for each token."""
+    check_data([datum(values=[0.1, 0.2, 0.3], whatever=floats(3, 2), extra=floats(1))], "ppo_critic")
+    given = np.ones(2, dtype=np.int64 if name == "target_tokens" else np.float32)
+    error = refused([datum(**{name: given})], "ppo_critic")
+    assert error.field == f"data[0].loss_fn_inputs[{name!r}]"
+    assert "first dimension must be the length of model_input, which is 3 tokens" in error.message
+
+
+def test_a_single_number_is_no_row_of_what_is_known_to_have_one_for_each_token():
+    """Whatever the loss."""
+    assert "first dimension" in refused([datum(advantages=floats(1))], "ppo_critic").message
+
+
+def test_what_a_loss_does_not_read_and_another_does_may_be_there():
+    """Data of one loss can be used with another, on the embedded server as well; only the length counts then."""
+    for loss_fn in ("cross_entropy", "importance_sampling", "ppo"):
+        for here in (False, True):
+            check_data([datum(**POLICY, weights=[1, 1, 1])], loss_fn, here=here)
+    candidates = np.ones((3, 2), dtype=int)
+    check_data([datum(target_tokens=candidates, logprobs=[0, 0, 0])], "cross_entropy")
+    assert "first dimension" in refused([datum(target_tokens=[1, 2, 3], logprobs=[0, 0])]).message
+
+
+def test_what_only_other_servers_read_is_sent_and_refused_here():
+    """The embedded server would drop what means something to the caller."""
+    data = [datum(**CROSS_ENTROPY, returns=[1, 2, 3])]
+    check_data(data, "cross_entropy")
+    with pytest.raises(InvalidInputError, match=r"\['returns'\] is unknown to cross_entropy, .*; remove it"):
+        check_data(data, "cross_entropy", here=True)
+
+
 @pytest.mark.parametrize("nothing", [[], ()])
 def test_an_empty_batch_is_refused(nothing):
     """There must be something to train on."""
@@ -296,7 +342,7 @@ MISTAKES = [
      "is missing: ppo needs target_tokens, logprobs, advantages"),
     (datum(**CROSS_ENTROPY, mask=floats(3)), "cross_entropy", "loss_fn_inputs['mask']",
      "is unknown to cross_entropy, which reads target_tokens, weights; remove it"),
-    (datum(**POLICY, weights=[1, 1, 1]), "ppo", "loss_fn_inputs['weights']",
+    (datum(**POLICY, mask=floats(3)), "ppo", "loss_fn_inputs['mask']",
      "is unknown to ppo, which reads target_tokens, logprobs, advantages; remove it"),
     (datum(target_tokens=[1, 2, -100], weights=[1, 1, 0]), "cross_entropy", "loss_fn_inputs['target_tokens'][2]",
      "is -100, which is no token id; a position that does not count has any token, such as 0, and the weight or "

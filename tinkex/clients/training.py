@@ -123,7 +123,9 @@ class TrainingClient(NotPicklable, ReadyClient):
         Args:
             data: The batch; it is split into requests of at most ``config.max_chunk_len`` datums and
                 ``config.max_chunk_bytes`` estimated bytes, and the results are joined again.
-            loss_fn: One of the losses of :data:`tinkex.types.LOSS_INPUTS`, which lists what each reads.
+            loss_fn: One of the losses of :data:`tinkex.types.LOSS_INPUTS`, which lists what each reads, or another that
+                the server has, of which only the sizes of the inputs are checked. Inputs that another of the losses
+                reads may be there; the server leaves them unread.
             loss_fn_config: Numbers that the loss reads, such as ``{"clip_high_threshold": 1.2}`` for ``ppo``.
 
         Returns:

@@ -35,9 +35,9 @@ __all__ = [
     "OptimStepResponse",
 ]
 
-LossFnType = Literal[
-    "cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "custom"
-]
+KnownLoss = Literal["cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "custom"]
+LossFnType = Union[KnownLoss, str]
+"""Name of a loss; a server may have others than those that are known here."""
 
 INPUT_DTYPES: dict[str, TensorDtype] = {
     "target_tokens": "int64",
@@ -47,8 +47,11 @@ INPUT_DTYPES: dict[str, TensorDtype] = {
     "clip_low_threshold": "float32",
     "clip_high_threshold": "float32",
     "sequence_ratio_mask": "float32",
+    "values": "float32",
+    "returns": "float32",
+    "rollout_logprobs": "float32",
 }
-"""Types of the loss inputs that have a conventional one, so that plain lists can be given."""
+"""Types of the loss inputs that some loss of some server reads under this name, so that plain lists can be given."""
 
 
 @attrs.frozen(kw_only=True, slots=True, repr=False)
@@ -106,6 +109,7 @@ In ``gspo``, s has the value exp(mean of l - q) of its datum, over the tokens wh
 paper that has the name, arXiv:2505.02835. The hosted service does not publish its own, which needs the provenance of
 sampled tokens besides.
 """
+_INPUTS_HERE = frozenset(name for spec in LOSS_INPUTS.values() for name in spec.names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,15 +318,19 @@ class OptimStepRequest(Value):
 def check_loss(loss_fn: Any, loss_fn_config: Mapping[str, Any] | None, *, here: bool = False) -> None:
     """Check the name of a loss and its settings before anything is sent.
 
+    A loss that is not known here may be one of the server's.
+
     Args:
         loss_fn: The name.
         loss_fn_config: The settings.
-        here: The embedded server will compute it, so what it reads is known even if it is not published.
+        here: The embedded server will compute it, so it must be known, and so is what it reads even if that is not
+            published.
 
     Raises:
-        InvalidInputError: The loss is unknown, or the config has a key or a value that it cannot have.
+        InvalidInputError: The name is no text, or unknown to the embedded server; or the config has a key or a value
+            that the loss cannot have.
     """
-    if loss_fn not in get_args(LossFnType):
+    if not isinstance(loss_fn, str) or not loss_fn or (here and loss_fn not in get_args(KnownLoss)):
         names = ", ".join(LOSS_INPUTS)
         _refuse(
             "loss_fn",
@@ -351,9 +359,9 @@ def check_data(data: Sequence[Datum], loss_fn: str, *, here: bool = False) -> No
         here: As for :func:`check_loss`.
 
     Raises:
-        InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that it does not
-            know, its sizes do not agree, or a target is no token id. The error names the field and the index of
-            the datum.
+        InvalidInputError: The batch is empty, a datum lacks an input of the loss or has one that no loss is known to
+            read, its sizes do not agree, or a target is no token id. The error names the field and the index of the
+            datum.
     """
     datums = to_data(data)
     if not datums:
@@ -388,14 +396,15 @@ def check_custom_inputs(data: Sequence[Datum], inputs: Sequence[CustomLossInput]
 
 
 _RANKS = ("a single number", "a number for each token", "a row for each token")
+# The binary form has no tensors without a dimension: a single number arrives with one.
+_SINGLE: tuple[tuple[int, ...], ...] = ((), (1,))
 
 
 def _custom_problem(datum: Datum, key: str, rank: int) -> str | None:
     if key not in datum.loss_fn_inputs:
         return "is missing"
     shape, length = datum.loss_fn_inputs[key].full_shape, _input_length(datum.model_input)
-    # The binary form has no tensors without a dimension: a single number arrives with one.
-    if rank == 0 and shape in ((), (1,)):
+    if rank == 0 and shape in _SINGLE:
         return None
     right = rank > 0 and len(shape) == rank and length in (None, shape[0])
     return None if right else f"has shape {list(shape)}"
@@ -411,25 +420,34 @@ def _check_datum(datum: Datum, loss_fn: str, here: bool) -> None:
     inputs = datum.loss_fn_inputs
     spec = _inputs_of(loss_fn, here)
     if spec is not None:
-        _check_names(inputs, spec, loss_fn)
+        _check_names(inputs, spec, loss_fn, here)
     for name, tensor in inputs.items():
         if not isinstance(tensor, TensorData):
             _refuse(_key(name), f"must be a TensorData, got {tensor!r:.60}")
     wanted = None if spec is None else inputs["target_tokens"].full_shape
     for name, tensor in inputs.items():
-        # A custom loss says itself how many dimensions it wants of each.
-        if loss_fn != "custom" or name == "target_tokens":
-            _check_shape(_key(name), tensor.full_shape, length, wanted)
+        if _has_length(name, tensor.full_shape, loss_fn):
+            is_read = spec is not None and name in spec.names
+            _check_shape(_key(name), tensor.full_shape, length, wanted if is_read else None)
     if "target_tokens" in inputs:
         _check_targets(inputs["target_tokens"])
 
 
-def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str) -> None:
+def _has_length(name: str, shape: tuple[int, ...], loss_fn: str) -> bool:
+    """Tell whether the first dimension of an input is surely that of the tokens."""
+    if loss_fn == "custom":  # says itself how many dimensions it wants of each
+        return name == "target_tokens"
+    return loss_fn in LOSS_INPUTS or name in INPUT_DTYPES or shape not in _SINGLE
+
+
+def _check_names(inputs: Mapping[str, Any], spec: LossInputs, loss_fn: str, here: bool) -> None:
     for name in spec.required:
         if name not in inputs:
             _refuse(_key(name), f"is missing: {loss_fn} needs {', '.join(spec.required)}")
+    # What another loss reads is no mistake: one batch may be used for both. A server leaves it unread.
+    taken = _INPUTS_HERE if here else INPUT_DTYPES
     for name in inputs:
-        if name not in spec.names:
+        if name not in spec.names and name not in taken:
             _refuse(_key(name), f"is unknown to {loss_fn}, which reads {', '.join(spec.names)}; remove it")
 
 

@@ -44,7 +44,7 @@ BAD_DATA = [
     (datum([1, 2], target_tokens=[1, -1]), "data[1].loss_fn_inputs['target_tokens'][1]", "-1"),
     (datum([1] * 129), "data[1].model_input", "129 tokens.*128"),
     (datum([1, 2], weights=[1.0]), "data[1].loss_fn_inputs['weights']", "shape"),
-    (datum([1, 2], advantages=[1.0, 2.0]), "data[1].loss_fn_inputs['advantages']", "unknown"),
+    (datum([1, 2], returns=[1.0, 2.0]), "data[1].loss_fn_inputs['returns']", "unknown"),
     (datum([1, 2], target_tokens=np.zeros((2, 0), dtype=np.int64)), "data[1].loss_fn_inputs['target_tokens']", "shape"),
     (
         datum([1, 2], target_tokens=TensorData(data=[1.0, 2.0], dtype="float32")),

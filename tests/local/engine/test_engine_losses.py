@@ -126,6 +126,15 @@ def test_policy_losses_return_logprobs_only(bench, data) -> None:
     assert set(output.loss_fn_outputs[0]) == {"logprobs"}
 
 
+def test_inputs_of_another_loss_change_nothing(bench, data) -> None:
+    """Data of one loss can be used with another, also if only some datums have what is not read, or it is all 0."""
+    plain, full = data([3, 5, 2], seed=2), data([3, 5, 2], seed=2)
+    for name in ("logprobs", "advantages", "sequence_ratio_mask"):
+        full[0].loss_fn_inputs[name] = TensorData(data=[0.0] * 3, dtype="float32")
+    full[2].loss_fn_inputs["logprobs"] = TensorData(data=[-9.0] * 2, dtype="float32")
+    assert bench.run(plain).metrics == bench.run(full).metrics
+
+
 def test_several_targets_for_each_position_are_summed_over_both(bench, data) -> None:
     """With [N, K] targets and weights the loss sums over N and K, and logprobs come back as [N, K]."""
     (one,) = data([4])

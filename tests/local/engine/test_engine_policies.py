@@ -193,8 +193,8 @@ def test_a_ratio_beyond_all_numbers_is_no_failure_of_stable_reinforce(bench, dat
     [
         ("gspo", {"sequence_ratio_mask": [0.0, 0.0, 0.0]}, r"data\[0\].*'sequence_ratio_mask'\] marks no token"),
         ("gspo", {"sequence_ratio_mask": [1.0]}, r"data\[0\].*'sequence_ratio_mask'\] has shape \[1\]"),
-        ("gspo", {"weights": [1.0] * 3}, r"data\[0\].*'weights'\] is unknown to gspo"),
-        ("stable_reinforce", {"sequence_ratio_mask": [1.0] * 3}, r"'sequence_ratio_mask'\] is unknown to stable_r"),
+        ("gspo", {"returns": [1.0] * 3}, r"data\[0\].*'returns'\] is unknown to gspo"),
+        ("stable_reinforce", {"values": [1.0] * 3}, r"'values'\] is unknown to stable_r"),
         ("stable_reinforce", {"logprobs": None}, r"data\[0\].*'logprobs'\] is missing: stable_reinforce needs"),
     ],
 )

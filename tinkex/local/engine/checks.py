@@ -20,7 +20,7 @@ from tinkex.types import (
 )
 from tinkex.types._numbers import bounds
 from tinkex.types.sampling import check_prompt
-from tinkex.types.training import check_custom_inputs, check_data
+from tinkex.types.training import LOSS_INPUTS, check_custom_inputs, check_data
 
 if TYPE_CHECKING:
     from tinkex.local.engine.graphs import GraphLoss
@@ -91,10 +91,12 @@ def check_batch(limits: Limits, batch: ForwardBackwardInput, own: GraphLoss | No
     for index, datum in enumerate(batch.data):
         _check_input(limits, datum.model_input, f"data[{index}].model_input", index)
         _check_length(limits, datum.model_input.length, f"data[{index}].model_input", index)
+        read = ("target_tokens",) if own is not None else LOSS_INPUTS[batch.loss_fn].names
         for name, tensor in datum.loss_fn_inputs.items():
-            if own is None or name == "target_tokens":
+            if name in read:
                 _check_tensor(limits, name, tensor, f"data[{index}].loss_fn_inputs[{name!r}]", index)
-        _check_mask(datum, index)
+        if "sequence_ratio_mask" in read:
+            _check_mask(datum, index)
 
 
 def check_sample(limits: Limits, request: SampleRequest) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from tinkex.local.engine.graphs import GraphLoss
 from tinkex.local.engine.losses import Loss, resolve
-from tinkex.types import ForwardBackwardInput
+from tinkex.types import LOSS_INPUTS, ForwardBackwardInput
 
 __all__ = ["Objective", "Row", "objective_of", "packed"]
 
@@ -64,6 +64,7 @@ class _Formula:
 
     loss: Loss
     settings: Mapping[str, float]
+    names: tuple[str, ...]
 
     @property
     def output_type(self) -> str:
@@ -71,7 +72,7 @@ class _Formula:
 
     def inputs(self, given: Mapping[str, Array]) -> dict[str, Array]:
         targets = given["target_tokens"]
-        inputs = {name: values for name, values in given.items() if name != "target_tokens"}
+        inputs = {name: given[name] for name in self.names if name in given and name != "target_tokens"}
         for name, value in self.loss.fills.items():
             stand_in = inputs[value] if isinstance(value, str) else np.full(targets.shape, value, dtype=np.float32)
             inputs.setdefault(name, stand_in)
@@ -128,7 +129,9 @@ def objective_of(batch: ForwardBackwardInput, own: GraphLoss | None) -> Objectiv
         batch: The batch, checked before.
         own: The client's loss, if that is what the batch names.
     """
-    return _Formula(*resolve(batch.loss_fn, batch.loss_fn_config)) if own is None else _Graph(own)
+    if own is not None:
+        return _Graph(own)
+    return _Formula(*resolve(batch.loss_fn, batch.loss_fn_config), LOSS_INPUTS[batch.loss_fn].names)
 
 
 def packed(arrays: Sequence[Array], device: torch.device) -> torch.Tensor:
