@@ -127,7 +127,7 @@ def break_things(service: tinkex.ServiceClient, training: tinkex.TrainingClient)
     """Meet with a refused argument, twice the same failure, what was queued behind it, and a lookup that fails."""
     prompt = types.ModelInput.from_ints([1])
     with pytest.raises(errors.InvalidInputError):
-        service.create_sampling_client("tinker://nonsense")
+        service.create_sampling_client("tinker://m/weights/nonsense")
     with pytest.raises(errors.NotFoundError):
         service.create_rest_client().get_training_run("none").result(WAIT)
     sampling = service.create_sampling_client(base_model="acme/small")
@@ -180,7 +180,7 @@ def test_an_error_that_was_told_still_pickles(stage):
     with stage.new_service(telemetry=True, report_exceptions=True) as service:
         service.get_telemetry()
         with pytest.raises(errors.InvalidInputError) as caught:
-            service.create_sampling_client("tinker://nonsense")
+            service.create_sampling_client("tinker://m/weights/nonsense")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
@@ -191,7 +191,7 @@ def test_the_key_is_in_no_event(stage, sent):
         telemetry.log("mine", {"text": f"my {key}", "inner": [{"deep": key, "api_key": "x"}], key: 1, "api_key": "x"})
         telemetry.log_exception(ValueError(f"refused {key}"))
         with pytest.raises(errors.InvalidInputError):
-            service.create_sampling_client(f"tinker://{key}")
+            service.create_sampling_client(f"tinker://{key}/weights/a")
         assert telemetry.flush(WAIT)
     assert len(others(sent)) == 3
     assert key not in json.dumps(sent)
