@@ -25,7 +25,17 @@ def test_nothing_is_sent_before_it_is_needed(stage):
     before = len(stage.faults.seen)
     with stage.new_service() as service:
         assert "no session yet" in repr(service)
+        assert service.session_id is None
     assert before == len(stage.faults.seen)
+
+
+def test_the_session_has_a_name_once_it_is_open(stage):
+    """The one under which the server knows it."""
+    stage.train()
+    session_id = stage.service.session_id
+    rest = stage.service.create_rest_client()
+    assert session_id in rest.list_sessions().result(WAIT).sessions
+    assert rest.get_session(session_id).result(WAIT).training_run_ids
 
 
 def test_leaving_with_waits_for_what_was_submitted(stage, batch):

@@ -98,6 +98,11 @@ class ServiceClient(NotPicklable):
         )
         self._session.watch(self)
 
+    @property
+    def session_id(self) -> str | None:
+        """The server's name for the session of this client; None before the first model or sampler has opened it."""
+        return self._session.id
+
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
         """Ask the server which base models it offers."""
         self._session.settings.get()
