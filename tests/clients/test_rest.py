@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 
 import pytest
 import requests
@@ -19,6 +20,41 @@ def saved(stage):
     """A training checkpoint and a sampler checkpoint of one model."""
     train = stage.train()
     return train.save_state("a").result(WAIT).path, train.save_weights_for_sampler("b").result(WAIT).path
+
+
+IDS = {
+    "get_training_run": ("training_run_id",),
+    "list_checkpoints": ("training_run_id",),
+    "get_checkpoint_archive_url": ("training_run_id", "checkpoint_id"),
+    "delete_checkpoint": ("training_run_id", "checkpoint_id"),
+    "get_session": ("session_id",),
+    "assign_session_project": ("session_id", "project_id"),
+    "export_session_trace": ("session_id",),
+    "get_sampler": ("sampler_id",),
+}
+
+
+@pytest.mark.parametrize("nothing", [None, 5, b"x", "", "..", "a//b"])
+@pytest.mark.parametrize(("method", "name"), [(method, name) for method, names in IDS.items() for name in names])
+def test_what_is_no_id_is_refused_at_the_call(method, name, nothing):
+    """The error names the argument, and nothing is sent."""
+    with tinkex.RestClient(base_url="http://127.0.0.1:1", api_key="k") as rest:
+        arguments = {each: nothing if each == name else "x" for each in IDS[method]}
+        with pytest.raises(tinkex.InvalidInputError, match=f"{name} must be a non-empty id, got ") as caught:
+            getattr(rest, method)(**arguments)
+    assert caught.value.field == name
+
+
+def test_every_method_that_takes_an_id_is_looked_at():
+    """None is left out above."""
+    methods = vars(tinkex.RestClient)
+    taking = {
+        name: tuple(each for each in inspect.signature(method).parameters if each.endswith("_id"))
+        for name, method in methods.items()
+        if inspect.isfunction(method) and not name.startswith("_") and not name.endswith("_async")
+    }
+    optional = {"list_training_runs", "iter_training_runs", "copy_weights"}
+    assert {name: ids for name, ids in taking.items() if ids and name not in optional} == IDS
 
 
 def test_checkpoints_are_listed_with_their_paths(stage, saved):

@@ -15,6 +15,7 @@ from tinkex.clients.ready import ReadyClient
 from tinkex.clients.session import Session
 from tinkex.config import ClientConfig
 from tinkex.pipeline import APIFuture
+from tinkex.resources._base import check_id
 
 __all__ = ["LookupClient"]
 
@@ -74,7 +75,11 @@ class LookupClient(NotPicklable, ReadyClient):
         """Show where it asks."""
         return f"{type(self).__name__}({self._session.config.base_url})"
 
-    def _call(self, operation: str, call: Callable[[], T]) -> APIFuture[T]:
+    def _call(self, operation: str, call: Callable[[], T], **ids: str) -> APIFuture[T]:
+        """Call soon; ``ids`` are arguments of the caller, by name, that must be ids."""
+        for name, value in ids.items():
+            check_id(name, value)
+
         def work() -> T:
             self._session.settings.get()
             return call()

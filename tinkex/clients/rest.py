@@ -96,7 +96,9 @@ class RestClient(AdminClient):
         """Return what the server knows of a training run."""
         models = self._session.api.models
         return self._call(
-            "get_training_run", lambda: models.get_training_run(training_run_id, access_scope=access_scope)
+            "get_training_run",
+            lambda: models.get_training_run(training_run_id, access_scope=access_scope),
+            training_run_id=training_run_id,
         )
 
     def get_training_run_by_tinker_path(
@@ -158,7 +160,7 @@ class RestClient(AdminClient):
     def list_checkpoints(self, training_run_id: str) -> APIFuture[CheckpointsListResponse]:
         """Return all checkpoints of a training run."""
         weights = self._session.api.weights
-        return self._call("list_checkpoints", lambda: weights.list(training_run_id))
+        return self._call("list_checkpoints", lambda: weights.list(training_run_id), training_run_id=training_run_id)
 
     def list_user_checkpoints(self, limit: int = 100, offset: int = 0) -> APIFuture[CheckpointsListResponse]:
         """Return a page of all checkpoints of the account, newest first; :meth:`iter_checkpoints` has all."""
@@ -188,7 +190,10 @@ class RestClient(AdminClient):
         """
         weights = self._session.api.weights
         return self._call(
-            "get_checkpoint_archive_url", lambda: weights.get_checkpoint_archive_url(training_run_id, checkpoint_id)
+            "get_checkpoint_archive_url",
+            lambda: weights.get_checkpoint_archive_url(training_run_id, checkpoint_id),
+            training_run_id=training_run_id,
+            checkpoint_id=checkpoint_id,
         )
 
     def get_checkpoint_archive_url_from_tinker_path(self, tinker_path: str) -> APIFuture[CheckpointArchiveUrlResponse]:
@@ -288,7 +293,12 @@ class RestClient(AdminClient):
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> APIFuture[None]:
         """Delete a checkpoint for good."""
         weights = self._session.api.weights
-        return self._call("delete_checkpoint", lambda: weights.delete_checkpoint(training_run_id, checkpoint_id))
+        return self._call(
+            "delete_checkpoint",
+            lambda: weights.delete_checkpoint(training_run_id, checkpoint_id),
+            training_run_id=training_run_id,
+            checkpoint_id=checkpoint_id,
+        )
 
     def delete_checkpoint_from_tinker_path(self, tinker_path: str) -> APIFuture[None]:
         """Delete a checkpoint for good.
@@ -337,7 +347,11 @@ class RestClient(AdminClient):
     def get_session(self, session_id: str, access_scope: AccessScope = "owned") -> APIFuture[GetSessionResponse]:
         """Return the training runs and samplers of a session."""
         service = self._session.api.service
-        return self._call("get_session", lambda: service.get_session(session_id, access_scope=access_scope))
+        return self._call(
+            "get_session",
+            lambda: service.get_session(session_id, access_scope=access_scope),
+            session_id=session_id,
+        )
 
     def list_sessions(
         self, limit: int = 20, offset: int = 0, access_scope: AccessScope = "owned"
@@ -361,19 +375,24 @@ class RestClient(AdminClient):
     def assign_session_project(self, session_id: str, project_id: str) -> APIFuture[None]:
         """Move a session, with all that belongs to it, into a project."""
         service = self._session.api.service
-        return self._call("assign_session_project", lambda: service.assign_session_project(session_id, project_id))
+        return self._call(
+            "assign_session_project",
+            lambda: service.assign_session_project(session_id, project_id),
+            session_id=session_id,
+            project_id=project_id,
+        )
 
     def export_session_trace(self, session_id: str) -> APIFuture[str]:
         """Return where to download what a session did over time, as a trace for https://ui.perfetto.dev.
 
         The server builds it first, which the future waits for. The address works for a limited time and needs no key.
         """
-        return self._call("export_session_trace", lambda: self._wait_for_trace(session_id))
+        return self._call("export_session_trace", lambda: self._wait_for_trace(session_id), session_id=session_id)
 
     def get_sampler(self, sampler_id: str) -> APIFuture[GetSamplerResponse]:
         """Return what a sampler samples from."""
         service = self._session.api.service
-        return self._call("get_sampler", lambda: service.get_sampler(sampler_id))
+        return self._call("get_sampler", lambda: service.get_sampler(sampler_id), sampler_id=sampler_id)
 
     def whoami(self) -> APIFuture[WhoamiResponse]:
         """Return who is calling, as the token says that is sent with every request; nothing else is asked.

@@ -85,16 +85,25 @@ class Endpoint(CallRules, Generic[T]):
         """Fill in the ids and append the query; what is None in the query is left out.
 
         Raises:
-            InvalidInputError: An id is empty or would lead to another path.
+            InvalidInputError: An id is no text, empty, or would lead to another path.
         """
         path = _ROOT + self.path.format_map({name: _quote(name, value) for name, value in ids.items()})
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return f"{path}?{urlencode(given)}" if given else path
 
 
-def _quote(name: str, value: str) -> str:
-    if any(part in ("", ".", "..") for part in value.split("/")):
+def check_id(name: str, value: Any) -> None:
+    """Refuse what cannot stand in a path: no text, an empty one, or one that would lead to another path.
+
+    Raises:
+        InvalidInputError: With the name of the argument.
+    """
+    if not isinstance(value, str) or any(part in ("", ".", "..") for part in value.split("/")):
         raise InvalidInputError(f"{name} must be a non-empty id, got {value!r:.120}", field=name)
+
+
+def _quote(name: str, value: str) -> str:
+    check_id(name, value)
     return quote(value, safe=_SAFE.get(name, ":"))
 
 
