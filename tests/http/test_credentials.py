@@ -350,6 +350,21 @@ def test_no_credential_is_shown_where_a_server_repeats_it():
     assert "********" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("secret", "said", "shown"),
+    [
+        ("x", "application/x-protobuf, not x: 'x'", "application/x-protobuf, not ********: '********'"),
+        ("k-1", "no k-1, k-10 or ak-1", "no ********, k-10 or ak-1"),
+        ("seven77", "seven777 seven77.", "seven777 ********."),
+        ("eight888", "eight8889 xeight888", "********9 x********"),
+        ("a.b", "axb a.b", "axb ********"),
+    ],
+)
+def test_a_short_credential_is_hidden_where_it_stands_by_itself(secret, said, shown):
+    """Any text may be a key, and a word that has it as a part is none."""
+    assert shown.encode() == Credentials(ClientConfig(base_url=URL, api_key=secret)).blot_out(said.encode())
+
+
 def test_a_failed_exchange_is_the_failure_of_the_call():
     """Nothing is sent without a credential."""
     bench = Bench(key=KEY, answers=[error_from_status("down", status_code=503)])

@@ -17,11 +17,11 @@ import attrs
 from tinkex.config import ClientConfig
 from tinkex.errors import APIStatusError, InvalidInputError, RequestFailedError
 from tinkex.http import Credentials
+from tinkex.http.credentials import SHORTEST_SECRET
 
 __all__ = ["Redactor", "Report", "is_user_error", "plain", "watch"]
 
 _HIDDEN = "********"
-_SHORTEST_SECRET = 8  # hiding every "1" would leave nothing to read
 _LONGEST_TEXT = 2_000
 _MOST_FRAMES = 50
 _MOST_LINKS = 5
@@ -44,7 +44,8 @@ class Redactor:
         self._credentials = credentials
         values = [*config.default_headers.values(), *config.default_query.values()]
         values += [config.credential_cmd or "", urlsplit(config.base_url).password or ""]
-        self._values = [value for value in values if len(value) >= _SHORTEST_SECRET]
+        # A header may also say something that is no secret, and is short then.
+        self._values = [value for value in values if len(value) >= SHORTEST_SECRET]
 
     def __call__(self, text: str) -> str:
         """Return the text with stars in their places."""

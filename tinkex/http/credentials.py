@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ import attrs
 from tinkex.config import ClientConfig, Secret
 from tinkex.errors import AuthenticationError, ConfigurationError, TinkexError
 
-__all__ = ["Credentials", "Exchange", "read_claims"]
+__all__ = ["SHORTEST_SECRET", "Credentials", "Exchange", "hide", "read_claims"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ _BACK_OFF_S = 60.0
 _SHARE_OF_LIFE = (0.45, 0.55)
 _COMMAND_S = 60.0
 _KEPT_SECRETS = 8
+_STARS = b"********"
+SHORTEST_SECRET = 8
+"""What is shorter may be a part of many words: hiding every ``x`` would leave nothing to read."""
 
 
 def read_claims(token: str) -> dict[str, Any]:
@@ -56,6 +60,13 @@ def read_claims(token: str) -> dict[str, Any]:
 def is_jwt(credential: str) -> bool:
     """Tell a JWT from a key: it begins with an encoded brace."""
     return credential.startswith("eyJ")
+
+
+def hide(content: bytes, secret: bytes) -> bytes:
+    """Put stars in the place of a secret; of a short one only where it stands by itself."""
+    if len(secret) >= SHORTEST_SECRET:
+        return content.replace(secret, _STARS)
+    return re.sub(rb"(?<![\w-])" + re.escape(secret) + rb"(?![\w-])", _STARS, content)
 
 
 def _wall_clock() -> float:
@@ -236,7 +247,7 @@ class Credentials:
     def blot_out(self, content: bytes) -> bytes:
         """Hide every credential that was used where a server repeats it."""
         for secret in list(self._known):
-            content = content.replace(secret, b"********")
+            content = hide(content, secret)
         return content
 
     def _uses_command(self) -> bool:
