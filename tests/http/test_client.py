@@ -225,6 +225,29 @@ def test_404_of_an_unknown_path_points_at_the_base_url(body):
         client(Script(answer(404, body))).call("GET", "/x")
 
 
+@pytest.mark.parametrize(("status", "body"), [(404, {"detail": "Not Found"}), (404, b"<h1>404</h1>"), (405, None)])
+@pytest.mark.parametrize(
+    "known", [answer(200, {}, content_type="application/json"), answer(200, b"", content_type="application/x-protobuf")]
+)
+def test_a_server_that_is_known_to_be_one_lacks_what_it_does_not_find(status, body, known):
+    """The address has proved right, also for copies of the client: no advice on it."""
+    first = client(Script(known, answer(status, body)))
+    first.call("GET", "/y", rules=CallRules(expects_body=False))
+    for one in (first, first.with_options(timeout=3)):
+        with pytest.raises(errors.APIStatusError, match="this server does not offer POST /x") as caught:
+            one.call("POST", "/x?limit=1")
+        assert "base_url" not in str(caught.value)
+
+
+@pytest.mark.parametrize("page", [answer(200, b"<h1>Sign in</h1>", content_type="text/html"), answer(204)])
+def test_a_page_of_something_else_does_not_make_a_server_known(page):
+    """It may listen at the address by mistake."""
+    one = client(Script(page, answer(404, b"<h1>404</h1>")))
+    one.call("GET", "/y", rules=CallRules(expects_body=False))
+    with pytest.raises(errors.NotFoundError, match="check base_url"):
+        one.call("GET", "/x")
+
+
 def test_404_of_an_unknown_thing_does_not():
     """A server that names what it did not find is the right one."""
     with pytest.raises(errors.NotFoundError) as caught:

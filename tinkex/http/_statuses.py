@@ -30,6 +30,7 @@ def status_error(
     has_key: bool,
     hint: str | None = None,
     late: Mapping[str, str] = MappingProxyType({}),
+    known: bool = False,
 ) -> APIStatusError:
     """Build the error for an answer with an error status.
 
@@ -41,13 +42,17 @@ def status_error(
         has_key: An API key was sent.
         hint: What this endpoint has to add for this status.
         late: What was in the body that the server may be too old to know, with the version of the SDK of each.
+        known: Other requests have shown that the address is that of a server of this API.
 
     Returns:
         The error to raise: "HTTP <status> <name>: <what the server said>; <what to do>".
     """
     body = _parse(response.content)
     detail = _detail(body)
-    advice = _too_old(detail, late) or hint or _advice(response, body, base_url, has_key)
+    advice = _too_old(detail, late) or hint
+    if known and not advice and (response.status == 405 or is_missing_path(response.status, body)):
+        advice = f"this server does not offer {method} {path.partition('?')[0]}"
+    advice = advice or _advice(response, body, base_url, has_key)
     said = ": ".join(filter(None, [f"HTTP {response.status} {_name(response.status)}".strip(), detail]))
     return error_from_status(
         f"{said}; {advice}" if advice else said,

@@ -67,6 +67,19 @@ class CallRules:
     hint: Mapping[int, str] = attrs.field(factory=dict)
 
 
+@attrs.define(slots=True)
+class _Contact:
+    """What the copies of a client know of the server together.
+
+    Attributes:
+        reached: It has answered once, whatever.
+        known: It has answered as a server of the API does, so its address is right.
+    """
+
+    reached: bool = False
+    known: bool = False
+
+
 _ORDINARY = CallRules()
 _ONCE = RetryPolicy.none()
 
@@ -134,7 +147,7 @@ class ApiClient:
         # Asks the system for randomness once; a uuid4 would do so, and let go of the interpreter, for every request.
         self._keys = random.Random()  # noqa: S311 - names requests, guards nothing
         self._notes: set[str] = set()
-        self._reached = False  # the server has answered once
+        self._contact = _Contact()
 
     def call(
         self,
@@ -190,7 +203,7 @@ class ApiClient:
             own = None if keyed else self.credentials.value()
             try:
                 response = send(own)
-                self._reached = True
+                self._contact.reached = True
                 if own and _is_invalid_token(response):
                     another = self.credentials.replace(own)
                     response = send(another) if another else response
@@ -219,7 +232,7 @@ class ApiClient:
 
     def _is_hopeless(self, started: float) -> bool:
         """Tell whether the server has been silent from the start for so long that its address is likely wrong."""
-        return not self._reached and self._clock() - started >= self.config.retry.first_contact_s
+        return not self._contact.reached and self._clock() - started >= self.config.retry.first_contact_s
 
     def with_options(
         self,
@@ -232,7 +245,7 @@ class ApiClient:
         """Make a client with other settings over the same connections; what is None stays as it is."""
         given = {"timeout": timeout, "retry": retry, "default_headers": default_headers}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return ApiClient(
+        copy = ApiClient(
             attrs.evolve(self.config, **changes),
             transport=self._transport,
             stop=stop or self.stop,
@@ -241,6 +254,8 @@ class ApiClient:
             sleep=self._sleep,
             credentials=self.credentials,
         )
+        copy._contact = self._contact
+        return copy
 
     def close(self) -> None:
         """End waits between attempts and close the connections; may be called again, and from any thread."""
@@ -270,10 +285,12 @@ class ApiClient:
                 has_key=has_key,
                 hint=rules.hint.get(response.status),
                 late=late() if response.status in (400, 422) else {},
+                known=self._contact.known,
             )
             if isinstance(error, ConflictError):
                 error.lasting = response.status in rules.final
             raise error
+        self._contact.known = self._contact.known or _speaks_the_api(response)
 
     def _without_key(self, response: Response) -> Response:
         """Blot out the API key where a server repeats it, so that no error or log shows it."""
@@ -311,6 +328,12 @@ def _is_lost(response: Response, expects_body: bool) -> bool:
     # within the headers looks like headers without a body.
     cut_off = 200 <= response.status < 300 and "content-length" not in response.headers
     return response.status == 400 or (cut_off and expects_body)
+
+
+def _speaks_the_api(response: Response) -> bool:
+    """Tell a successful answer of the API from a page of whatever else may listen at an address."""
+    kind = response.headers.get("content-type", "")
+    return response.status < 300 and ("json" in kind or "protobuf" in kind)
 
 
 def _is_worth_retrying(final: Collection[int], error: TinkexError) -> bool:
