@@ -72,6 +72,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _RUN_PATH = "training_runs/{run}"
 _CHECKPOINT_PATH = _RUN_PATH + "/checkpoints/{kind}/{name}"
+_ON_CHECKPOINTS = [
+    ("DELETE", ""),
+    ("GET", "/archive"),
+    ("GET", "/external_weights_urls"),
+    ("POST", "/publish"),
+    ("PUT", "/ttl"),
+]
 _LONGEST_PAGE = 1000
 # What clients assume where a server does not say it; half of a body is room enough for what they do not count.
 _CHUNK_BYTES = 5_000_000
@@ -207,7 +214,8 @@ class _Routes:
             ("POST", "client/config", self.client_config),
             ("POST", "client/dynamic_config", _dynamic_config),
             ("GET", _CHECKPOINT_PATH + "/archive", self.archive),
-            ("DELETE", bare, _bare_checkpoint),
+            # Behind those of a whole id, which they would hide where a checkpoint is called archive, publish or ttl.
+            *((verb, f"{bare}{end}", _bare_checkpoint) for verb, end in _ON_CHECKPOINTS),
         ]
 
     async def retrieve_future(self, request: Request) -> Response:

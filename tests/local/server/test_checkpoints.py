@@ -261,6 +261,26 @@ def test_ids_that_name_no_checkpoint(api, path, status):
     assert answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("method", "end"),
+    [("GET", "/archive"), ("POST", "/publish"), ("PUT", "/ttl"), ("GET", "/external_weights_urls"), ("DELETE", "")],
+)
+def test_a_bare_name_lacks_its_kind_in_every_request(api, method, end):
+    """Each says so."""
+    answer = api.call(method, f"training_runs/{api.new_model()}/checkpoints/x{end}")
+    assert (answer.status_code, "lacks its kind" in answer.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["archive", "publish", "ttl"])
+def test_a_checkpoint_may_be_called_like_the_end_of_a_request(api, name):
+    """Its whole id is no bare name."""
+    model = api.new_model()
+    save(api, model, 1, name)
+    path = f"training_runs/{model}/checkpoints/weights/{name}"
+    assert api.call("POST", f"{path}/publish").status_code == 204
+    assert api.call("DELETE", path).status_code == 204
+
+
 @pytest.mark.parametrize("run", ["%2e%2e", "..%2f..", "*", "a_train_0", "x:train:0/../y:train:0"])
 def test_run_ids_that_name_no_run(api, run):
     """Neither patterns nor paths are taken for ids."""
