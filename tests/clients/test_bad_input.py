@@ -161,7 +161,7 @@ def test_arguments_of_the_wrong_type_are_named(stage, batch):
     with pytest.raises(tinkex.InvalidInputError, match="prompt is empty"):
         sampler.sample(types.ModelInput.empty(), 1, types.SamplingParams())
     with pytest.raises(tinkex.InvalidInputError, match="must be a SamplingParams"):
-        sampler.sample(types.ModelInput.from_ints([1]), 1, {"max_tokens": 3})
+        sampler.sample(types.ModelInput.from_ints([1]), 1, 5)
     with pytest.raises(tinkex.InvalidInputError, match="num_samples"):
         sampler.sample(types.ModelInput.from_ints([1]), 0, types.SamplingParams())
     with pytest.raises(tinkex.InvalidInputError, match=r"base_model .* or model_path"):
