@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import pickle
 import threading
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 import tinkex
 from tinkex import types
+from tinkex.clients import sampling, training
 
 WAIT = 30.0
 STEP = types.AdamParams(learning_rate=1e-3)
@@ -315,6 +317,48 @@ def test_a_model_is_made_of_a_checkpoint_in_the_way_that_the_server_knows(stage,
         old = make(saved.path, {"old": "way"})
         run = service.create_rest_client().get_training_run(old.model_id).result(WAIT)
         assert {"old": "way"} == run.user_metadata
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_sampler_of_a_model_knows_what_the_model_knows(stage, monkeypatch, asked):
+    """Its base model, and where the tokenizer is if the server has said so; the server is not asked again."""
+    loaded = []
+    for module in (training, sampling):
+        monkeypatch.setattr(module, "load_tokenizer", lambda *names: loaded.append(names))
+    train = stage.train()
+    if asked:
+        train.get_tokenizer()
+    path = train.save_weights_for_sampler("a").result(WAIT).path
+    known = [
+        train.save_weights_and_get_sampling_client(),
+        train.save_weights_and_get_sampling_client("b"),
+        train.create_sampling_client(path),
+    ]
+    known.append(pickle.loads(pickle.dumps(known[0])))
+    loaded.clear()
+    for sampler in known:
+        assert "acme/small" == sampler.get_base_model()
+        sampler.get_tokenizer()
+    assert [("acme/small", "acme/small" if asked else None)] * 4 == loaded
+    assert 0 == stage.faults.count("samplers/*")
+
+
+def test_a_sampler_of_another_model_is_asked_for_its_base_model(stage):
+    """A checkpoint that a client did not make may have another one."""
+    path = stage.train().save_weights_for_sampler("a").result(WAIT).path
+    assert "acme/small" == stage.train().create_sampling_client(path).get_base_model()
+    assert 1 == stage.faults.count("samplers/*")
+
+
+def test_a_server_that_cannot_be_asked_about_a_model_has_its_tokenizer_by_name(stage, monkeypatch):
+    """By that of the base model; where that is not known either, the error says what to do."""
+    monkeypatch.setattr(training, "load_tokenizer", lambda *names: names)
+    stage.faults.answer(404, {"detail": "Not Found"}, path="get_info", times=2)
+    train = stage.train()
+    assert ("acme/small", None) == train.get_tokenizer()
+    train.base_model = ""
+    with pytest.raises(tinkex.ConfigurationError, match="load the tokenizer of that model yourself"):
+        train.get_tokenizer()
 
 
 def test_a_loss_that_only_the_server_knows_is_sent(stage, datum):

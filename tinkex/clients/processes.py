@@ -50,6 +50,7 @@ class SamplerState:
         sampling_session_id: The sampler.
         base_model: Its base model, if known.
         model_path: Its checkpoint, if it has one.
+        tokenizer_id: Where its tokenizer is, if known.
         record_stability_info: As given to the client.
     """
 
@@ -57,6 +58,7 @@ class SamplerState:
     sampling_session_id: str
     base_model: str | None = None
     model_path: str | None = None
+    tokenizer_id: str | None = None
     record_stability_info: bool = False
 
     def to_handle(self) -> str:
@@ -83,7 +85,7 @@ class SamplerState:
         return cls(config=ClientConfig.from_env(base_url=base_url, api_key=api_key), **known)
 
 
-_NAMED = ("sampling_session_id", "base_model", "model_path", "record_stability_info")
+_NAMED = ("sampling_session_id", "base_model", "model_path", "tokenizer_id", "record_stability_info")
 
 _lock = threading.Lock()
 # Guarded by _lock:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -68,6 +68,7 @@ class SamplingClient(ReadyClient):
         *,
         base_model: str | None = None,
         model_path: str | None = None,
+        tokenizer_id: str | None = None,
         record_stability_info: bool = False,
         retry: RetryPolicy | None = None,
         clone: int | None = 0,
@@ -79,6 +80,7 @@ class SamplingClient(ReadyClient):
             sampling_session_id: The sampler.
             base_model: Its base model, if known.
             model_path: Its checkpoint, if it has one.
+            tokenizer_id: Where its tokenizer is, if the server has said so.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
             retry: When a sample that could not be sent is sent again, and when one that was sent is given up; as the
                 session says unless given.
@@ -86,6 +88,7 @@ class SamplingClient(ReadyClient):
         """
         self.model_path = model_path
         self.base_model = base_model
+        self._tokenizer_id = tokenizer_id
         self._session = session
         self._sampling_session_id = sampling_session_id
         self._record_stability_info = record_stability_info
@@ -107,8 +110,9 @@ class SamplingClient(ReadyClient):
         base_model: str | None,
         record_stability_info: bool = False,
         retry_config: object = None,
+        known: Mapping[str, Any] | None = None,
     ) -> SamplingClient:
-        """Make a sampler on the server.
+        """Make a sampler on the server; ``known`` is what the caller knows of it, for the constructor.
 
         Raises:
             InvalidInputError: Neither a path nor a model is given, or the path is that of a checkpoint of another kind.
@@ -120,10 +124,10 @@ class SamplingClient(ReadyClient):
         return cls(
             session,
             sampler_id,
-            base_model=base_model,
             model_path=model_path,
             record_stability_info=record_stability_info,
             retry=retry,
+            **{"base_model": base_model, **(known or {})},
         )
 
     def sample(
@@ -302,7 +306,7 @@ class SamplingClient(ReadyClient):
             ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found, or it is code of
                 its own and no loader is registered for it.
         """
-        return load_tokenizer(self.get_base_model())
+        return load_tokenizer(self.get_base_model(), self._tokenizer_id)
 
     def get_telemetry(self) -> Telemetry | None:
         """Return what logs events for the server; None if telemetry is off, or in a copy from another process."""
@@ -345,6 +349,7 @@ class SamplingClient(ReadyClient):
             sampling_session_id=self._sampling_session_id,
             base_model=self.base_model,
             model_path=self.model_path,
+            tokenizer_id=self._tokenizer_id,
             record_stability_info=self._record_stability_info,
         )
 
@@ -445,6 +450,7 @@ def _restore(state: SamplerState) -> SamplingClient:
         state.sampling_session_id,
         base_model=state.base_model,
         model_path=state.model_path,
+        tokenizer_id=state.tokenizer_id,
         record_stability_info=state.record_stability_info,
         clone=None,
     )

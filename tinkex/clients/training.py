@@ -18,7 +18,8 @@ from tinkex.clients.sampling import SamplingClient, as_policy
 from tinkex.clients.saves import Saves
 from tinkex.clients.tokenizers import load_tokenizer
 from tinkex.clients.twins import async_twins
-from tinkex.errors import InvalidInputError
+from tinkex.errors import APIStatusError, ConfigurationError, InvalidInputError
+from tinkex.http import lacks_endpoint
 from tinkex.pipeline import APIFuture, Part, combine_outputs, estimate_datum, split
 from tinkex.types import (
     AdamParams,
@@ -51,7 +52,7 @@ from tinkex.types import (
 )
 from tinkex.types._console import run_page
 from tinkex.types.training import check_custom_inputs, check_data, check_loss, to_data
-from tinkex.types.weights import check_name, check_path
+from tinkex.types.weights import check_name, check_path, run_of
 
 if TYPE_CHECKING:
     from tinkex.clients.events import Telemetry
@@ -104,6 +105,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         self._agreement = session.agreement
         self._submission = session.new_submission(model_id)
         self._saves = Saves(session.api, model_id)
+        self._tokenizer_id: str | None = None  # where the server says it is, once it was asked
         session.watch(self)
 
     def forward(
@@ -347,7 +349,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         if name is not None:
             path = self.save_weights_for_sampler(name).result().path
             assert path is not None  # noqa: S101 - a named save has a path, by the type's own check in the server
-            return self.create_sampling_client(path, retry_config, record_stability_info)
+            return SamplingClient.create(self._session, path, None, record_stability_info, retry_config, self._base())
         number = next(self._session.samplers)
         saved = self._save_for_sampler(sampling_session_seq_id=number, kind=kind).result()
         if saved.sampling_session_id is None:
@@ -355,7 +357,7 @@ class TrainingClient(NotPicklable, ReadyClient):
         return SamplingClient(
             self._session,
             saved.sampling_session_id,
-            base_model=self.base_model,
+            **self._base(),
             record_stability_info=record_stability_info,
             retry=as_policy(retry_config),
         )
@@ -371,7 +373,8 @@ class TrainingClient(NotPicklable, ReadyClient):
                 official SDK's RetryConfig; ``ClientConfig.retry`` unless given.
             record_stability_info: Ask the server to keep figures on numerical stability with each sample.
         """
-        return SamplingClient.create(self._session, model_path, None, record_stability_info, retry_config)
+        own = self._base() if run_of(check_path(model_path, "sampler", "model_path")) == self.model_id else None
+        return SamplingClient.create(self._session, model_path, None, record_stability_info, retry_config, own)
 
     def get_console_url(self) -> str:
         """Return the page of this model in the console of the hosted service.
@@ -383,7 +386,9 @@ class TrainingClient(NotPicklable, ReadyClient):
 
     def get_info(self) -> GetInfoResponse:
         """Ask the server about this model."""
-        return self._session.api.models.get_info(GetInfoRequest(model_id=self.model_id))
+        info = self._session.api.models.get_info(GetInfoRequest(model_id=self.model_id))
+        self._tokenizer_id = info.model_data.tokenizer_id
+        return info
 
     def get_telemetry(self) -> Telemetry | None:
         """Return what logs events for the server; None if telemetry is off."""
@@ -396,8 +401,17 @@ class TrainingClient(NotPicklable, ReadyClient):
             ConfigurationError: ``transformers`` is not installed, or the tokenizer cannot be found, or it is code of
                 its own and no loader is registered for it.
         """
-        data = self.get_info().model_data
-        return load_tokenizer(data.model_name or self.base_model, data.tokenizer_id)
+        name = self.base_model
+        try:
+            name = self.get_info().model_data.model_name or name
+        except APIStatusError as error:
+            if not lacks_endpoint(error):
+                raise
+        if not (name or self._tokenizer_id):
+            raise ConfigurationError(
+                f"the server does not tell the base model of {self.model_id}; load the tokenizer of that model yourself"
+            )
+        return load_tokenizer(name, self._tokenizer_id)
 
     def unload(self) -> APIFuture[UnloadModelResponse]:
         """Free the model on the server after everything submitted before; the client is of no use afterwards."""
@@ -436,6 +450,10 @@ class TrainingClient(NotPicklable, ReadyClient):
         """Show the model and what is under way."""
         state, pending = self._submission.state.value, len(self._submission.pending())
         return f"TrainingClient({self.model_id}, base_model={self.base_model!r}, {state}, {pending} operations pending)"
+
+    def _base(self) -> dict[str, Any]:
+        """Return what a sampler of this model is known to have, so that the server need not be asked."""
+        return {"base_model": self.base_model or None, "tokenizer_id": self._tokenizer_id}
 
     def _submit_batch(
         self, operation: str, data: Iterable[Datum], loss_fn: str, loss_fn_config: LossConfig | None
