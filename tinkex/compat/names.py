@@ -19,6 +19,7 @@ from tinkex.compat.futures import (
 from tinkex.config import RetryPolicy
 from tinkex.errors import APIConnectionError, RequestErrorCategory, TinkexError
 from tinkex.types import QueueState, TensorData
+from tinkex.types.training import KnownLoss
 
 __all__ = [
     "AwaitableConcurrentFuture",
@@ -29,6 +30,7 @@ __all__ = [
     "FutureRetrieveResponse",
     "LossFnInputs",
     "LossFnOutput",
+    "LossFnType",
     "ModelID",
     "PerDatumLossFn",
     "QueueStateObserver",
@@ -57,6 +59,7 @@ RequestID = str
 EventType = Literal["SESSION_START", "SESSION_END", "UNHANDLED_EXCEPTION", "GENERIC_EVENT"]
 SamplingClientKind = Literal["snapshot", "inflight"]
 LossFnInputs = dict[str, TensorData]
+LossFnType = KnownLoss  # its members are listed by programs
 LossFnOutput = dict[str, TensorData]
 FutureRetrieveResponse = Union[
     types.TryAgainResponse,
