@@ -264,6 +264,45 @@ def test_a_program_that_submits_and_ends_still_does_its_work(stage):
     assert any(path.endswith("/finish") for _, path in stage.faults.seen), stderr
 
 
+SAMPLES = """
+sampler = service.create_sampling_client(base_model="acme/small")
+params = types.SamplingParams(max_tokens=1)
+futures = [sampler.sample(types.ModelInput.from_ints([1]), 1, params) for _ in range(50)]
+"""
+
+
+def test_samples_that_nobody_reads_do_not_hold_the_end_of_a_program(stage):
+    """They are given up although the server is at work on them, and the program says how many."""
+    with stage.engine.hold("sample"):
+        program = run_program(stage, SAMPLES)
+        _, stderr = program.communicate(timeout=WAIT)
+    assert 0 == program.returncode
+    assert "tinkex: gave up 50 samples that nobody can read any more\n" == stderr
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "for future in futures: future.add_done_callback(lambda done: print(done.result() and 'sample', flush=True))",
+        "import threading; read = lambda: [print(future.result() and 'sample', flush=True) for future in futures]\n"
+        "threading.Thread(target=read).start()",
+        "import concurrent.futures; pool = concurrent.futures.ThreadPoolExecutor(1)\n"
+        "for future in futures: pool.submit(lambda future=future: print(future.result() and 'sample', flush=True))",
+        "import atexit; read = lambda: [print(future.result() and 'sample', flush=True) for future in futures]\n"
+        "atexit.register(read)",
+    ],
+    ids=["callback", "thread", "executor", "atexit"],
+)
+def test_samples_that_somebody_will_read_are_waited_for_at_the_end(stage, reader):
+    """A callback, a thread that is no daemon, and a function of atexit get every result."""
+    with stage.engine.hold("sample") as held:
+        program = run_program(stage, SAMPLES + reader + "\nprint('end', flush=True)")
+        assert held.reached.wait(WAIT)
+        assert "end\n" == program.stdout.readline()
+    stdout, stderr = program.communicate(timeout=WAIT)
+    assert (0, 50) == (program.returncode, stdout.count("sample")), stderr
+
+
 def test_ctrl_c_breaks_a_blocked_result_at_once(stage):
     """KeyboardInterrupt leaves result() although the operation is not done."""
     with stage.engine.hold("forward") as held:

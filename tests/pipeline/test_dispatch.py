@@ -292,6 +292,52 @@ def test_a_server_that_throttles_for_ever_does_not_keep_an_ending_program(world,
     assert "exit" == future.exception(h.BOUND).reason
 
 
+def test_at_the_end_only_what_somebody_can_read_is_still_sent(world, h):
+    """What can be taken back is not sent unless it has a callback or a thread is left; all else is done for itself."""
+    readers = [True]
+    deadline = ExitDeadline(h.Clock(), exiting=lambda: True, has_readers=lambda: bool(readers))
+    dispatcher = world.dispatcher(max_threads=1, wiring=Wiring(exit_deadline=deadline))
+    begun, go_on, numbers = threading.Event(), threading.Event(), itertools.count()
+
+    def block():
+        begun.set()
+        go_on.wait(h.BOUND)
+
+    def sample(label, **hooks):
+        return attrs.evolve(world.part(label, **hooks), withdraw=lambda _: None)
+
+    first = dispatcher.submit("sample", sample("read by a thread", before=block), numbers)
+    assert begun.wait(h.BOUND)
+    unread = dispatcher.submit("sample", sample("unread"), numbers)
+    wanted = dispatcher.submit("sample", sample("wanted"), numbers)
+    wanted.add_done_callback(lambda _: None)
+    made = dispatcher.submit("create_model", world.part("made"), numbers)
+    readers.clear()
+    go_on.set()
+    results = [future.result(h.BOUND) for future in (first, wanted, made)]
+    assert ["read by a thread", "wanted", "made"] == results == world.server.labels
+    assert ("exit", 1) == (unread.exception(h.BOUND).reason, dispatcher.give_up_unread())
+
+
+def test_what_is_in_flight_is_given_up_at_the_end_unless_somebody_can_read_it(world, h):
+    """The others go on, and are waited for when the dispatcher closes."""
+    dispatcher, released = world.dispatcher(), threading.Event()
+
+    def submit(label, **what):
+        part = world.part(label, answers=[lambda: released.wait(h.BOUND) and Ready(label)])
+        return dispatcher.submit("s", attrs.evolve(part, **what), itertools.count())
+
+    sample = {"withdraw": lambda _: None}
+    unread, wanted, made = submit("unread", **sample), submit("wanted", **sample), submit("made")
+    wanted.add_done_callback(lambda _: None)
+    while len(world.poller) < 3:
+        threading.Event().wait(0.001)
+    assert 1 == dispatcher.give_up_unread()
+    assert "exit" == unread.exception(0).reason
+    released.set()
+    assert ["wanted", "made"] == [future.result(h.BOUND) for future in (wanted, made)]
+
+
 @pytest.mark.parametrize("death", [SystemExit, KeyboardInterrupt])
 def test_a_send_that_kills_its_thread_fails_its_sample_only(world, h, death):
     """Rule 3 for samples."""

@@ -1,7 +1,8 @@
 """The end of a program that did not close its clients.
 
-By then ``concurrent.futures`` has let its workers send what was queued. What remains is to wait, for a bounded time,
-for what the server is still working on, and to say so; whoever does not want to wait presses Ctrl-C.
+By then ``concurrent.futures`` has let its workers send what was queued, and all threads that are no daemons have ended.
+What remains is to wait, for a bounded time, for what the server is still working on, and to say so; whoever does not
+want to wait presses Ctrl-C. Samples are not waited for unless a callback wants them: nobody else is left to read them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def forget(session: Session) -> None:
 def close_all() -> None:
     """Wait for what the open sessions have under way, and close them."""
     for session in list(_open):
+        unread = session.give_up_unread()
+        if unread:
+            _say(f"gave up {unread} samples that nobody can read any more")
         pending, seconds = len(session.pending()), session.config.exit_timeout_s
         if pending:
             _say(f"waiting up to {seconds:g} s for {pending} submitted operations (Ctrl-C to give up)")

@@ -66,7 +66,7 @@ def draw_each(
             for index, prompt in itertools.islice(todo, window - len(waiting)):
                 waiting[index] = future = _submitted(submit, prompt)
                 if not ordered:
-                    future.add_done_callback(functools.partial(_note, ended, index))
+                    future._when_done(functools.partial(_note, ended, index))
             if not waiting:
                 return
             index = next(iter(waiting)) if ordered else _next_of(ended)

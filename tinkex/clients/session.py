@@ -462,6 +462,10 @@ class Session:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
+    def give_up_unread(self) -> int:
+        """Give up samples that nobody can read any more, because the program has ended; returns how many."""
+        return self._dispatcher.give_up_unread()
+
     def break_all(self, error: TinkexError) -> None:
         """Break every pipeline: the server has ended the session."""
         with self._lock:

@@ -114,6 +114,7 @@ class SampleDispatcher(Pool[_Sample]):
         super().__init__(name, max_threads=max_threads, thread_name="tinkex-sample", wiring=wiring)
         self._poller = poller
         self._gate = gate
+        self._unread = 0  # given up because nobody could read them any more; guarded by _lock
 
     def submit(
         self, operation: str, part: Part, numbers: Iterator[int], finish: Callable[[Any], T] | None = None
@@ -144,14 +145,17 @@ class SampleDispatcher(Pool[_Sample]):
         gate, size = self._gate, job.part.size
         drawn = self._attempt(job)
         while True:
-            charge = gate.enter(size, owner=self, give_up=self._exit.over)
-            if charge is None or self._exit.over():
+            charge = gate.enter(size, owner=self, give_up=lambda: self._exit.over() or self._is_unread(job))
+            unread = self._is_unread(job)
+            if unread:
+                self._give_up_unread([job.promise])
+            elif charge is None or self._exit.over():
                 self._give_up_at_exit()
             if charge is None:
                 return
             accepted = False
             try:
-                if self._starts(drawn):
+                if not unread and self._starts(drawn):
                     self._send(drawn)
                     accepted = True
                 return
@@ -161,6 +165,29 @@ class SampleDispatcher(Pool[_Sample]):
                 gate.throttle(size, error.retry_after)
             finally:
                 gate.leave(charge, accepted=accepted)
+
+    def give_up_unread(self) -> int:
+        """Give up the samples under way that nobody can read any more, at the end of the program.
+
+        Returns:
+            How many have been given up, those included that were not sent for that reason.
+        """
+        with self._lock:
+            kept = [promise for promise in self._kept if promise.future._withdraw is not None]
+        self._give_up_unread([promise for promise in kept if not promise.future._has_callbacks])
+        return self._unread
+
+    def _is_unread(self, job: _Sample) -> bool:
+        """Tell whether nobody can read a sample any more; what cannot be taken back is of use by being done."""
+        return job.part.withdraw is not None and not job.promise.future._has_callbacks and self._exit.unread()
+
+    def _give_up_unread(self, promises: list[Promise[Any]]) -> None:
+        with self._lock:
+            given_up = [(promise, promise.start()) for promise in promises if promise in self._kept]
+            self._unread += sum(started for _, started in given_up)
+        for promise, started in given_up:
+            error = ClientClosedError("the program ended before anybody waited for this sample", reason="exit")
+            self._end(promise, error if started else None)
 
     def _attempt(self, job: _Sample) -> _Drawn:
         """Get ready; from here on the future can be cancelled although it has begun, if the server can be told so."""

@@ -114,6 +114,7 @@ class APIFuture(concurrent.futures.Future[T]):
         # State and reason change together, so they are one attribute.
         self._queue: tuple[str, str | None] = ("unknown", None)
         self._quiet = False
+        self._has_callbacks = False  # of the user
         # Called whenever somebody reads the outcome.
         self._on_read: Callable[[], object] | None = None
         # Takes back what was begun; None for what cannot be taken back.
@@ -187,6 +188,16 @@ class APIFuture(concurrent.futures.Future[T]):
             self.phases.ready = self._clock()
         return cancelled
 
+    @override
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call ``fn`` with this future when it is done, on a thread of the pipeline; or now, if it is done."""
+        self._has_callbacks = True
+        super().add_done_callback(fn)
+
+    def _when_done(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Call ``fn``, which tells a thread that waits, if there is one."""
+        super().add_done_callback(fn)
+
     async def result_async(self, timeout: float | None = None) -> T:
         """Wait for the result without blocking the event loop; like :meth:`result` otherwise."""
         import asyncio
@@ -198,7 +209,7 @@ class APIFuture(concurrent.futures.Future[T]):
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(done.set)
 
-        self.add_done_callback(wake)
+        self._when_done(wake)
         try:
             await asyncio.wait_for(done.wait(), timeout)
         except asyncio.TimeoutError:

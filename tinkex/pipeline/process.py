@@ -24,6 +24,7 @@ __all__ = ["ExitDeadline", "Forked", "forked_error", "interpreter_exiting", "ren
 
 logger = logging.getLogger(__name__)
 
+_OWN_THREADS = "tinkex-"
 EXIT_TIMEOUT_S = 60.0
 """How long work that was submitted goes on being sent after the main thread has ended."""
 
@@ -76,19 +77,36 @@ def interpreter_exiting() -> bool:
     return not threading.main_thread().is_alive()
 
 
+def program_has_threads() -> bool:
+    """Return True while a thread of the program itself runs that the interpreter waits for at its end."""
+    return any(
+        not thread.daemon and thread is not threading.main_thread() and not thread.name.startswith(_OWN_THREADS)
+        for thread in threading.enumerate()
+    )
+
+
 class ExitDeadline:
-    """Says when work must stop because the interpreter has been waiting for it long enough."""
+    """Says when work must stop because the interpreter has been waiting for it long enough, or for nobody."""
 
     def __init__(
         self,
         clock: Callable[[], float],
         budget_s: float = EXIT_TIMEOUT_S,
         exiting: Callable[[], bool] = interpreter_exiting,
+        has_readers: Callable[[], bool] = program_has_threads,
     ) -> None:
-        """Start counting ``budget_s`` seconds when ``exiting`` is first seen to be true."""
+        """Start counting ``budget_s`` seconds when ``exiting`` is first seen to be true.
+
+        Args:
+            clock: Monotonic seconds.
+            budget_s: How long work is still sent.
+            exiting: Tells whether the main thread has ended.
+            has_readers: Tells whether another thread may still read results.
+        """
         self._clock = clock
         self._budget_s = budget_s
         self._exiting = exiting
+        self._has_readers = has_readers
         self._deadline: float | None = None
 
     def over(self) -> bool:
@@ -98,6 +116,10 @@ class ExitDeadline:
         if self._deadline is None:
             self._deadline = self._clock() + self._budget_s
         return self._clock() >= self._deadline
+
+    def unread(self) -> bool:
+        """Return True if the interpreter is ending and no thread is left that could wait for a result."""
+        return self._exiting() and not self._has_readers()
 
     @staticmethod
     def error() -> ClientClosedError:
