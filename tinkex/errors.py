@@ -199,11 +199,6 @@ class APIError(TinkexError):
         """The request: ``method`` and ``url``, or what the error was made with."""
         return Request(self.method, self.path) if self._request is None else self._request
 
-    @property
-    def maybe_done(self) -> bool:
-        """True if the server may have done what it was asked for, although it did not say so."""
-        return False
-
     def _context(self) -> list[str]:
         where = [f"{self.method} {self.path}".strip()] if self.path else []
         key = [f"idempotency key {self.idempotency_key}"] if self.idempotency_key else []
@@ -243,11 +238,6 @@ class APIConnectionError(APIError):
     def retryable(self) -> bool:
         """True unless it is permanent: a lost connection says nothing about the request."""
         return not self.permanent
-
-    @property
-    def maybe_done(self) -> bool:
-        """The same as ``maybe_sent``."""
-        return self.maybe_sent
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -329,11 +319,6 @@ class APIStatusError(APIError):
         if asked in ("true", "false"):
             return asked == "true"
         return self.status_code in (408, 409, 425, 429) or (self.status_code >= 500 and self.status_code != 501)
-
-    @property
-    def maybe_done(self) -> bool:
-        """True for 408 and 5xx, which a proxy may answer in place of a server that goes on."""
-        return self.status_code == 408 or self.status_code >= 500
 
     @property
     def retry_after(self) -> float | None:

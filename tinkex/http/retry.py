@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 
 from tinkex.config import RetryPolicy
-from tinkex.errors import APIError, ClientClosedError, TinkexError
+from tinkex.errors import APIConnectionError, APIError, APIStatusError, ClientClosedError, TinkexError
 
 if TYPE_CHECKING:
     import tenacity
@@ -52,6 +52,14 @@ def is_retryable(error: TinkexError) -> bool:
     return error.retryable
 
 
+def _maybe_done(error: APIError) -> bool:
+    """Tell whether the server may have done what it was asked for, although it did not say so."""
+    if isinstance(error, APIConnectionError):
+        return error.maybe_sent
+    # A proxy may answer these in place of a server that goes on.
+    return isinstance(error, APIStatusError) and (error.status_code == 408 or error.status_code >= 500)
+
+
 @attrs.define(kw_only=True, slots=True)
 class _Run(Generic[T]):
     """One logical call: its attempts, counted, and the questions that tenacity asks between them."""
@@ -81,7 +89,7 @@ class _Run(Generic[T]):
             return self.attempt(self.made)
         except APIError as error:
             error.attempts, error.repeated = self.made, self.maybe_done
-            self.maybe_done = self.maybe_done or error.maybe_done
+            self.maybe_done = self.maybe_done or _maybe_done(error)
             self.last = error
             raise
 
