@@ -58,6 +58,7 @@ class StandIn:
         listed: How it writes it in the listing of the run.
         saved: Kind and name of each checkpoint.
         bare: It lists ids without their kind, and gives archives by such ids only.
+        nothing: What it answers where it has no endpoint.
         unlisted: Listings that are answered before a checkpoint shows in them.
         missing: Endpoints that it does not have.
         lost: How many answers of an endpoint never arrive, although it has acted.
@@ -68,6 +69,7 @@ class StandIn:
         self.form = self.listed = LISTED
         self.saved: list[tuple[str, str]] = []
         self.bare = False
+        self.nothing = NOTHING
         self.unlisted = 0
         self.missing: set[str] = set()
         self.lost: collections.Counter[str] = collections.Counter()
@@ -94,7 +96,7 @@ class StandIn:
             self.unlisted -= 1
             return 200, {"checkpoints": [] if self.unlisted >= 0 else [self._entry(*each) for each in self.saved]}
         if path.startswith(f"training_runs/{RUN}/checkpoints/"):
-            return NOTHING if self.bare and path.endswith("/archive") and path.count("/") > 4 else (200, {})
+            return self.nothing if self.bare and path.endswith("/archive") and path.count("/") > 4 else (200, {})
         return (200, FIXED[path]) if path in FIXED else NOTHING
 
     def path_of(self, kind: str, name: str, form: str | None = None) -> str:

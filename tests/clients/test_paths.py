@@ -79,12 +79,14 @@ def test_where_a_request_needs_the_parts_of_a_path_the_listing_of_the_run_has_th
     assert f"training_runs/{RUN}/checkpoints/sampler_weights/one{end}" in server.paths(method)
 
 
+@pytest.mark.parametrize("status", [404, 405])
 @pytest.mark.parametrize("path", [SHORT, f"tinker://{RUN}/sampler_weights/one"])
 def test_a_server_that_knows_no_kinds_in_one_request_and_wants_them_in_another_is_asked_accordingly(
-    server, service, path
+    server, service, path, status
 ):
     """An archive is asked for by the name alone if the server has no such endpoint for the whole id."""
     server.saved, server.bare = [("sampler_weights", "one")], True
+    server.nothing = status, {"detail": "Not Found" if status == 404 else "Method Not Allowed"}
     rest = service.create_rest_client()
     assert rest.get_checkpoint_archive_url_from_tinker_path(path).result(WAIT).url == "http://files.test/archive"
     rest.delete_checkpoint_from_tinker_path(path).result(WAIT)

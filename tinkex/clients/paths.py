@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinkex.errors import APIStatusError, NotFoundError
-from tinkex.http import is_missing_path
+from tinkex.http import lacks_endpoint
 from tinkex.resources import TinkexAPI
 from tinkex.types import Checkpoint, CheckpointArchiveUrlResponse, CheckpointType, ParsedCheckpointTinkerPath
 from tinkex.types.weights import parts_of, require_run, unlocatable
@@ -60,8 +60,8 @@ def archive_url(api: TinkexAPI, parts: ParsedCheckpointTinkerPath) -> Checkpoint
     """
     try:
         return api.weights.get_checkpoint_archive_url(parts.training_run_id, parts.checkpoint_id)
-    except NotFoundError as error:
-        if not is_missing_path(error.status_code, error.body):
+    except APIStatusError as error:
+        if not lacks_endpoint(error):
             raise
         refusal = error
     try:

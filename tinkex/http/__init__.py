@@ -1,6 +1,6 @@
 """HTTP: one attempt (transport), attempts until one succeeds (retry), and one call made of both (client)."""
 
-from tinkex.http._statuses import is_missing_path, lacks_endpoint
+from tinkex.http._statuses import lacks_endpoint
 from tinkex.http.body import Body, Pieces
 from tinkex.http.client import Answer, ApiClient, CallRules
 from tinkex.http.credentials import Credentials, read_claims
@@ -20,7 +20,6 @@ __all__ = [
     "RetryDetails",
     "Sender",
     "Transport",
-    "is_missing_path",
     "lacks_endpoint",
     "read_claims",
 ]

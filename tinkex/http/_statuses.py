@@ -12,7 +12,7 @@ from typing import Any
 from tinkex.errors import APIStatusError, error_from_status
 from tinkex.http.transport import Response
 
-__all__ = ["is_missing_path", "lacks_endpoint", "status_error"]
+__all__ = ["lacks_endpoint", "status_error"]
 
 _LONGEST_DETAIL = 500
 
@@ -50,7 +50,7 @@ def status_error(
     body = _parse(response.content)
     detail = _detail(body)
     advice = _too_old(detail, late) or hint
-    if known and not advice and (response.status == 405 or is_missing_path(response.status, body)):
+    if known and not advice and (response.status == 405 or _is_missing_path(response.status, body)):
         advice = f"this server does not offer {method} {path.partition('?')[0]}"
     advice = advice or _advice(response, body, base_url, has_key)
     said = ": ".join(filter(None, [f"HTTP {response.status} {_name(response.status)}".strip(), detail]))
@@ -64,7 +64,7 @@ def status_error(
     )
 
 
-def is_missing_path(status: int, body: object) -> bool:
+def _is_missing_path(status: int, body: object) -> bool:
     """Tell whether a server does not have an endpoint at all, from its status and its decoded body.
 
     A server that has the endpoint, and not what was asked for, says in JSON what it did not find; a web framework says
@@ -75,7 +75,7 @@ def is_missing_path(status: int, body: object) -> bool:
 
 def lacks_endpoint(error: APIStatusError) -> bool:
     """Tell whether a server has answered that it does not offer what an endpoint is for."""
-    return error.status_code in (405, 501) or is_missing_path(error.status_code, error.body)
+    return error.status_code in (405, 501) or _is_missing_path(error.status_code, error.body)
 
 
 def _name(status: int) -> str:
@@ -147,7 +147,7 @@ def _advice(response: Response, body: Any, base_url: str, has_key: bool) -> str:
         return "no API key was sent: set TINKER_API_KEY or pass api_key="
     if response.status == 401:
         return "the API key that was sent is not accepted: check TINKER_API_KEY or api_key="
-    if is_missing_path(response.status, body):
+    if _is_missing_path(response.status, body):
         return f"this server has no such endpoint: check base_url={base_url}"
     if 300 <= response.status < 400:
         target = response.headers.get("location", "nowhere").split("?", 1)[0]
