@@ -224,7 +224,7 @@ class _Routes:
         ready, wake = _waker()
         promise = self._service.futures.watch(wanted.request_id, wake)
         try:
-            with contextlib.suppress(asyncio.TimeoutError):
+            with self._service.store.polled(promise.session_id), contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(ready.wait(), self._service.limits.hold_s)
         finally:
             self._service.futures.unwatch(promise, wake)
@@ -242,20 +242,22 @@ class _Routes:
         if not service.limits.bulk_retrieval:
             raise Problem(404, "this server does not offer retrieve_futures; ask for each result with retrieve_future")
         wanted = await _read(request, FuturesRetrieveRequest)
-        sampler_id = service.store.sampler(wanted.target.sampling_session_id).id
+        sampler = service.store.sampler(wanted.target.sampling_session_id)
+        sampler_id = sampler.id
         for request_id in wanted.retrieved_request_ids:
             if request_id.startswith(f"{sampler_id}:"):
                 service.futures.drop(request_id)
         target, hold_s = (sampler_id, wanted.target.cloned_sampler_id), service.limits.hold_s
         ready, wake = _waker()
-        try:
-            answer = service.completions.since(target, wanted.prev_cursor, wake)
-            if not answer.completions and wanted.timeout != 0:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(ready.wait(), min(hold_s, wanted.timeout or hold_s))
+        with service.store.polled(sampler.session_id):
+            try:
                 answer = service.completions.since(target, wanted.prev_cursor, wake)
-        finally:
-            service.completions.unwatch(target, wake)
+                if not answer.completions and wanted.timeout != 0:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(ready.wait(), min(hold_s, wanted.timeout or hold_s))
+                    answer = service.completions.since(target, wanted.prev_cursor, wake)
+            finally:
+                service.completions.unwatch(target, wake)
         return _value(answer)
 
     async def token(self, _: Request) -> Response:

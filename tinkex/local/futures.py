@@ -30,11 +30,13 @@ _OVERHEAD_BYTES = 1000
 class Promise:
     """One operation's result, or the place where it will be.
 
-    ``explain`` says what it waits for; ``withdraw`` takes the operation back if it has not begun.
+    ``session_id`` says whose it is, None if it is nobody's. ``explain`` says what it waits for; ``withdraw`` takes the
+    operation back if it has not begun.
     """
 
     request_id: str
     operation: str
+    session_id: str | None = None
     result: codec.Kept | None = None
     finished_at: float = 0.0
     explain: Callable[[], str] = lambda: "queued"
@@ -98,7 +100,7 @@ class FutureTable:
         self._gone: OrderedDict[str, str] = OrderedDict()
         self._bytes = 0
 
-    def create(self, request_id: str, operation: str) -> Promise:
+    def create(self, request_id: str, operation: str, session_id: str | None = None) -> Promise:
         """Make a promise.
 
         Raises:
@@ -112,7 +114,7 @@ class FutureTable:
                     "wait for some results and send this again",
                     {"Retry-After": _RETRY_AFTER_S},
                 )
-            promise = Promise(request_id=request_id, operation=operation)
+            promise = Promise(request_id=request_id, operation=operation, session_id=session_id)
             self._open[request_id] = promise
             return promise
 

@@ -31,8 +31,9 @@ class Limits:
         checkpoint_bytes: Size of all checkpoints in the data folder together.
         hold_s: How long a poll is held open before "not yet" is answered.
         gap_s: How long an operation waits for the sequence numbers before its own.
-        stop_s: How long ``stop`` waits for the running operation.
-        session_s: A session silent for this long gives up its models when others need the room.
+        stop_s: How long ``stop`` waits for the running operation, or for a step of it.
+        session_s: A session silent for this long gives up its models when others need the room; and if it has sent
+            heartbeats before, its operations are dropped when their turn comes.
         archive_s: How long the link to an archive, or to a file of a checkpoint, works.
         token_s: How long the tokens live that clients are told to exchange the key for; 0 for none.
         bulk_retrieval: Offer ``retrieve_futures``, which tells of many samples at once, and tell clients to use it.

@@ -2,7 +2,8 @@
 
 A lane is a model or a sampler. Numbered jobs of a lane run by number, whatever order they arrive in: number n+1
 waits for n. If n does not come in time, the jobs behind the gap fail and say which number is missing. Lanes take turns,
-so that a busy model cannot starve another. Neighbouring jobs of a lane that have ``rows`` run as one batch.
+so that a busy model cannot starve another: a turn is one job, or one step of a long one. Neighbouring jobs of a lane
+that have ``rows`` run as one batch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import attrs
@@ -28,14 +29,16 @@ class Job:
 
     Attributes:
         lane: Which lane it belongs to.
-        run: Returns the outcome. With ``rows`` it is called with the payloads of a batch, and returns an outcome for
-            each of them, where an exception stands for a failure.
+        run: Returns the outcome, or a generator whose value is the outcome: other lanes have their turns where it
+            yields, and no later job of its own lane begins before it has ended. With ``rows`` it is called with the
+            payloads of a batch, and returns an outcome for each of them, where an exception stands for a failure.
         finish: Called once with the outcome, or with the exception that ``run`` raised.
         seq: Its number in the lane; None to run in order of arrival.
         rows: How many sequences it adds to a batch; 0 if it cannot be batched.
         payload: What it adds to a batch.
         queued_at: When it was put, on the monotonic clock.
         began_at: When it began to run; the same as ``queued_at`` until then.
+        steps: What is left of a job that has begun and waits for its next turn.
     """
 
     lane: str
@@ -46,6 +49,7 @@ class Job:
     payload: Any = None
     queued_at: float = 0.0
     began_at: float = 0.0
+    steps: Generator[None, None, Any] | None = attrs.field(default=None, init=False)
 
 
 @attrs.define(eq=False)
@@ -79,10 +83,10 @@ class JobQueue:
         self._thread.start()
 
     def close(self, timeout: float) -> bool:
-        """Let the running job end, fail all others, and end the thread.
+        """Let the running job end its step, fail all others and what is left of it, and end the thread.
 
         Args:
-            timeout: Seconds to wait for the running job.
+            timeout: Seconds to wait for the running job or step.
 
         Returns:
             True if the thread has ended.
@@ -108,7 +112,7 @@ class JobQueue:
         """Take a job back that has no number; False if it runs already, or has run."""
         with self._cond:
             lane = self._lanes.get(job.lane)
-            if job.seq is not None or lane is None or job not in lane.ready:
+            if job.seq is not None or job.steps is not None or lane is None or job not in lane.ready:
                 return False
             lane.ready.remove(job)
             if not lane.ready:
@@ -118,7 +122,7 @@ class JobQueue:
     def explain(self, job: Job) -> str:
         """Say what a job waits for."""
         with self._cond:
-            if job in self._running:
+            if job in self._running or job.steps is not None:
                 return "running"
             lane = self._lanes.get(job.lane)
             if lane is None:
@@ -152,6 +156,14 @@ class JobQueue:
         if lane.waiting:
             self._gaps[lane.name] = lane
         return None
+
+    def _suspend_locked(self, job: Job) -> None:
+        """Let the other lanes have their turns, and go on with the job at the next one of its own."""
+        lane = self._lanes.setdefault(job.lane, _Lane(job.lane))
+        if lane.ready:
+            self._turns.remove(lane)
+        self._turns.append(lane)
+        lane.ready.appendleft(job)
 
     def _ready_locked(self, lane: _Lane, job: Job) -> None:
         if not lane.ready:
@@ -203,13 +215,16 @@ class JobQueue:
     def _run(self, jobs: Sequence[Job]) -> None:
         began = self._clock()
         for job in jobs:
-            job.began_at = began
+            job.began_at = began if job.steps is None else job.began_at
         outcomes = _attempt(jobs)
         if len(jobs) > 1 and isinstance(outcomes[0], BaseException) and _same(outcomes):
             # One request may have spoilt the batch; the others shall not pay for it.
             outcomes = [_attempt([job])[0] for job in jobs]
         with self._cond:
             self._running = ()
+            if jobs[0].steps is not None:
+                self._suspend_locked(jobs[0])
+                return
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.finish(outcome)
 
@@ -237,21 +252,24 @@ class JobQueue:
 
     def _abandon(self) -> None:
         with self._cond:
-            jobs = [*self._running]
+            jobs, begun = [*self._running], []
             for lane in self._lanes.values():
                 jobs += [*lane.ready, *lane.waiting.values()]
+                begun += [job.steps for job in lane.ready if job.steps is not None]
                 lane.ready.clear()
                 lane.waiting.clear()
             self._turns.clear()
             self._gaps.clear()
         for job in jobs:
             job.finish(LifecycleError("the server was stopped before this operation had run"))
+        for steps in begun:
+            steps.close()
 
 
 def _attempt(jobs: Sequence[Job]) -> list[Any]:
     try:
         if not jobs[0].rows:
-            return [jobs[0].run()]
+            return [_advance(jobs[0])]
         outcomes = list(jobs[0].run([job.payload for job in jobs]))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"{len(jobs)} requests got {len(outcomes)} outcomes")
@@ -259,6 +277,19 @@ def _attempt(jobs: Sequence[Job]) -> list[Any]:
     # Also KeyboardInterrupt and SystemExit raised by an engine: the thread lives on, and the caller is told.
     except BaseException as error:
         return [error] * len(jobs)
+
+
+def _advance(job: Job) -> Any:
+    """Run a job to its end or its next yield; return its outcome, which does not count if there are ``steps`` left."""
+    outcome, job.steps = job.run() if job.steps is None else job.steps, None
+    if not isinstance(outcome, Generator):
+        return outcome
+    try:
+        next(outcome)
+    except StopIteration as end:
+        return end.value
+    job.steps = outcome
+    return None
 
 
 def _same(outcomes: Sequence[Any]) -> bool:

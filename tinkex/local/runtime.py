@@ -226,7 +226,7 @@ class LocalServer:
                 faults=self._faults,
                 abort=lambda scope: _abort(server, scope),
             )
-            server, thread = _serve_in_thread(guard, listener)
+            server, thread = _serve_in_thread(guard, listener, service.store.tick)
             service.start()
             undo.pop_all()
         return _Running(
@@ -342,8 +342,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve_in_thread(app: Any, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
-    """Start uvicorn on a loop of its own; return once it answers."""
+def _serve_in_thread(
+    app: Any, listener: socket.socket, tick: Callable[[], None]
+) -> tuple[uvicorn.Server, threading.Thread]:
+    """Start uvicorn on a loop of its own, which calls ``tick`` ten times a second; return once it answers."""
     import uvicorn
 
     ready = threading.Event()
@@ -352,6 +354,11 @@ def _serve_in_thread(app: Any, listener: socket.socket) -> tuple[uvicorn.Server,
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready.set()
+
+        async def on_tick(self, counter: int) -> bool:
+            tick()
+            ends: bool = await super().on_tick(counter)
+            return ends
 
     config = uvicorn.Config(
         app,

@@ -104,7 +104,7 @@ class Service:
         self.queue = JobQueue(batch_rows=limits.batch_rows, gap_s=limits.gap_s, clock=clock)
         self._scratch = Scratch(root)
         self.checkpoints = CheckpointStore(root, self._scratch, quota_bytes=limits.checkpoint_bytes, now=now)
-        self._work = Work(engine, self.store, self.checkpoints, self._scratch, limits, clock)
+        self._work = Work(engine, self.store, self.checkpoints, self._scratch, limits)
         self._stopping = False
         # Of the HTTP thread: samplers of requests that name weights instead of a sampler.
         self._unnamed: dict[tuple[str | None, str | None], Sampler] = {}
@@ -146,11 +146,11 @@ class Service:
 
     def heartbeat(self, request: SessionHeartbeatRequest) -> SessionHeartbeatResponse:
         """Answer ``POST session_heartbeat``: 410 once the session was finished."""
-        self.store.working_session(request.session_id)
+        self.store.working_session(request.session_id).beats = True
         return SessionHeartbeatResponse()
 
     def finish_session(self, session_id: str, reason: str, detail: str | None) -> None:
-        """Refuse further work of a session, and free its models and samplers when what is queued has run."""
+        """Refuse further work of a session, drop what is queued or between two steps, and free models and samplers."""
         session = self.store.session(session_id)
         if session.finished:
             return
@@ -237,7 +237,8 @@ class Service:
         loss_id = f"{lane}:{request.custom_loss_seq_id}"
         if self._is_new(loss_id, "create_custom_loss", request.custom_loss_seq_id):
             self._refuse_if_stopping()
-            self._promise(loss_id, "create_custom_loss", lane=lane, run=partial(self._work.add_loss, loss_id, request))
+            run = partial(self._work.add_loss, loss_id, request)
+            self._promise(loss_id, "create_custom_loss", lane=lane, session_id=session.id, run=run)
             session.losses.append(loss_id)
         return UntypedAPIFuture(request_id=loss_id)
 
@@ -370,12 +371,13 @@ class Service:
 
             def run() -> Any:
                 try:
+                    self._work.check_wanted(model)
                     return create()
                 except BaseException as error:
                     model.ended = f"could not be created: {error}"
                     raise
 
-            self._promise(request_id, operation, lane=model_id, run=run, seq=0)
+            self._promise(request_id, operation, lane=model_id, session_id=session_id, run=run, seq=0)
             self.store.add_model(session, model)
         return UntypedAPIFuture(request_id=request_id, model_id=model_id)
 
@@ -389,14 +391,13 @@ class Service:
             self.store.working_session(model.session_id)
             if model.ended:
                 raise Problem(404, f"model {model_id} {model.ended}; create another one")
-            model.last_request = self.now()
+            model.last_request, dropped = self.now(), model.dropped
 
             def run() -> Any:
-                if model.ended:
-                    raise InvalidInputError(f"model {model_id} {model.ended}, so this did not run", field="model_id")
+                self._work.check_wanted(model, dropped)
                 return action(model)
 
-            self._promise(request_id, operation, lane=model_id, run=run, seq=seq)
+            self._promise(request_id, operation, lane=model_id, session_id=model.session_id, run=run, seq=seq)
             self._remember(request_id, operation, seq, key)
         return UntypedAPIFuture(request_id=request_id, model_id=model_id)
 
@@ -424,13 +425,14 @@ class Service:
         operation: str,
         *,
         lane: str,
+        session_id: str | None,
         run: Callable[..., Any],
         seq: int | None = None,
         rows: int = 0,
         payload: Any = None,
         target: Target | None = None,
     ) -> None:
-        promise = self.futures.create(request_id, operation)
+        promise = self.futures.create(request_id, operation, session_id)
 
         def finish(outcome: Any) -> None:
             result = result_of(outcome, operation)
@@ -479,12 +481,14 @@ class Service:
     def _queue_sample(self, request_id: str, sampler: Sampler, request: SampleRequest) -> None:
         error = self._sample_fault(sampler, request)
         target = None if request.seq_id is None else target_of(sampler.id, request.seq_id)
+        promise = partial(
+            self._promise, request_id, "asample", lane=sampler.id, session_id=sampler.session_id, target=target
+        )
         if error is None:
-            run, rows = partial(self._work.sample, sampler), request.num_samples
-            self._promise(request_id, "asample", lane=sampler.id, run=run, rows=rows, payload=request, target=target)
+            promise(run=partial(self._work.sample, sampler), rows=request.num_samples, payload=request)
         else:
             # It fails alone, so that it cannot spoil a batch.
-            self._promise(request_id, "asample", lane=sampler.id, run=partial(_raise, error), target=target)
+            promise(run=partial(_raise, error))
 
     def _sample_fault(self, sampler: Sampler, request: SampleRequest) -> InvalidInputError | None:
         """Return why a sample can never run, or None."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,25 @@ from tinkex.local.problems import Problem
 __all__ = ["Model", "Sampler", "Session", "Store"]
 
 _REMEMBERED_KEYS = 10_000
+_LONGEST_TICK_S = 1.0
 
 
 @attrs.define(eq=False, kw_only=True)
 class Session:
-    """A client's session; ``last_seen`` on the monotonic clock, ``finished`` how the client said that it ended."""
+    """A client's session.
+
+    Attributes:
+        heard_at: When its client was last heard of, on the clock of :meth:`Store.tick`.
+        polls: How many requests for a result are held open; its client is heard of as long as there is one.
+        beats: True once there was a heartbeat: from then on silence means something.
+        finished: How the client said that it ended.
+        detail: More about that.
+    """
 
     id: str
-    last_seen: float
+    heard_at: float
+    polls: int = 0
+    beats: bool = False
     user_metadata: dict[str, Any] | None = None
     display_name: str | None = None
     project_id: str | None = None
@@ -46,6 +58,8 @@ class Model:
     Attributes:
         live: True while the engine holds it.
         ended: Why it can do no more work; None while it can.
+        dropped: How many of its operations were dropped because nobody waited for them. One that was sent before
+            another was dropped does not run: it counted on that one.
     """
 
     id: str
@@ -56,6 +70,7 @@ class Model:
     user_metadata: dict[str, Any] | None = None
     live: bool = False
     ended: str | None = None
+    dropped: int = 0
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -92,16 +107,29 @@ class Store:
         self._samplers: dict[str, Sampler] = {}
         self._by_key: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._telemetry_events = 0
+        self._listened = 0.0
+        self._ticked = clock()
+
+    def tick(self) -> None:
+        """Count the time since the last call as time that the server has listened; called a few times a second.
+
+        Silence is measured in it. A process that was stopped, or too busy to read, cannot blame its clients: of a
+        longer time between two calls no more than a second counts.
+        """
+        with self._lock:
+            now = self._clock()
+            self._listened += min(now - self._ticked, _LONGEST_TICK_S)
+            self._ticked = now
 
     def add_session(self, created: datetime, **fields: Any) -> Session:
         """Make a session with a new id; ``fields`` are others of :class:`Session`."""
-        session = Session(id=str(uuid.uuid4()), last_seen=self._clock(), created=created, **fields)
         with self._lock:
+            session = Session(id=str(uuid.uuid4()), heard_at=self._listened, created=created, **fields)
             self._sessions[session.id] = session
         return session
 
     def session(self, session_id: str) -> Session:
-        """Return a session and note that it was heard of.
+        """Return a session.
 
         Raises:
             Problem: 404, unknown.
@@ -114,21 +142,37 @@ class Store:
                 f"session_id {session_id!r:.100} is unknown to this server; sessions end when the server stops, "
                 "so create a new ServiceClient",
             )
-        session.last_seen = self._clock()
         return session
 
-    def last_seen(self, session_id: str) -> float:
-        """Return when a session was last heard of, on the monotonic clock."""
+    def silent_s(self, session: Session) -> float:
+        """Return for how many seconds a session was not heard of while the server listened."""
         with self._lock:
-            return self._sessions[session_id].last_seen
+            return 0.0 if session.polls else self._listened - session.heard_at
+
+    @contextlib.contextmanager
+    def polled(self, session_id: str | None) -> Iterator[None]:
+        """Count a session as heard of for as long as a request for a result is held open; None if it has none."""
+        with self._lock:
+            session = self._sessions.get(session_id or "")
+            if session is not None:
+                session.polls += 1
+        try:
+            yield
+        finally:
+            if session is not None:
+                with self._lock:
+                    session.polls -= 1
+                    session.heard_at = self._listened
 
     def working_session(self, session_id: str) -> Session:
-        """Return a session that may do work.
+        """Return a session that may do work, and note that it was heard of.
 
         Raises:
             Problem: 404 unknown, 410 finished.
         """
         session = self.session(session_id)
+        with self._lock:
+            session.heard_at = self._listened
         if session.finished:
             raise Problem(
                 410, f"session {session_id} was finished ({session.finished}) and takes no more work; create a new one"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from tinkex.errors import InvalidInputError, TinkexError
+from tinkex.errors import InvalidInputError, RequestFailedError, TinkexError
 from tinkex.local.checkpoints import CheckpointStore, SavedCheckpoint
 from tinkex.local.engine.base import Engine
 from tinkex.local.limits import Limits
@@ -55,7 +56,6 @@ class Work:
         checkpoints: CheckpointStore,
         scratch: Scratch,
         limits: Limits,
-        clock: Callable[[], float],
     ) -> None:
         """Start with nothing in the engine."""
         self._engine = engine
@@ -63,10 +63,32 @@ class Work:
         self._checkpoints = checkpoints
         self._scratch = scratch
         self._limits = limits
-        self._clock = clock
         self._open: set[str] = set()
         self._losses: set[str] = set()
         self._snapshots: OrderedDict[str, Sampler] = OrderedDict()
+
+    def check_wanted(self, model: Model, dropped: int = 0) -> None:
+        """Refuse to run an operation of a model, or what is left of it, if nobody waits for it any more.
+
+        Args:
+            model: The model.
+            dropped: What ``model.dropped`` was when the operation was sent.
+
+        Raises:
+            InvalidInputError: The model has ended.
+            RequestFailedError: Its session was finished or is silent, or an operation sent before was dropped for that.
+        """
+        if model.ended:
+            raise InvalidInputError(f"model {model.id} {model.ended}, so this did not run", field="model_id")
+        if reason := self._gone(model.session_id):
+            model.dropped += 1
+            raise RequestFailedError(f"{reason}, so this was dropped; the model is as before", category="user")
+        if model.dropped != dropped:
+            raise RequestFailedError(
+                "an operation of this model that was sent before this one was dropped, since its session was silent; "
+                "so this did not run. Send both again",
+                category="user",
+            )
 
     def create(
         self, model: Model, base_model: str, lora: LoraConfig, optimizer: OptimizerConfig | None = None
@@ -112,12 +134,22 @@ class Work:
         self._losses.discard(loss_id)
         self._engine.drop_loss(loss_id)
 
-    def forward(self, model: Model, batch: ForwardBackwardInput, backward: bool) -> ForwardBackwardOutput:
-        """Compute a loss, and with ``backward`` its gradient."""
+    def forward(
+        self, model: Model, batch: ForwardBackwardInput, backward: bool
+    ) -> Generator[None, None, ForwardBackwardOutput]:
+        """Compute a loss, and with ``backward`` its gradient; yield where others may have a turn."""
         self._check_size(batch)
         _check_owner(model, batch)
         self._engine.check_batch(model.id, batch)
-        return self._engine.forward(model.id, batch, backward=backward)
+        with contextlib.closing(self._engine.forward_in_steps(model.id, batch, backward=backward)) as steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    output: ForwardBackwardOutput = end.value
+                    return output
+                yield
+                self.check_wanted(model, model.dropped)
 
     def optim_step(self, model: Model, request: OptimStepRequest) -> OptimStepResponse:
         """Change the weights."""
@@ -153,6 +185,9 @@ class Work:
         """Answer requests of one sampler as one batch."""
         if sampler.ended:
             raise InvalidInputError(f"sampler {sampler.id} {sampler.ended}", field="sampling_session_id")
+        if reason := self._gone(sampler.session_id):
+            error = RequestFailedError(f"{reason}, so this was not drawn", category="user")
+            return [error] * len(requests)
         if sampler.id not in self._open:
             self._engine.open_sampler(sampler.id, sampler.base_model, sampler.folder)
             self._open.add(sampler.id)
@@ -247,15 +282,27 @@ class Work:
         live = [model for model in self._store.models() if model.live]
         if len(live) < self._limits.live_models:
             return
-        silent = self._clock() - self._limits.session_s
         for model in live:
-            if self._store.last_seen(model.session_id) < silent:
+            if self._store.silent_s(self._store.session(model.session_id)) > self._limits.session_s:
                 self.end_model(model, f"was freed: its session was silent for {self._limits.session_s:g} s")
         if sum(model.live for model in live) >= self._limits.live_models:
             raise InvalidInputError(
                 f"{len(live)} models are live, the limit is {self._limits.live_models}; unload one, or close a client",
                 field="model_seq_id",
             )
+
+    def _gone(self, session_id: str | None) -> str | None:
+        """Say why nobody waits for the work of a session any more; None while somebody may."""
+        if session_id is None:
+            return None
+        session = self._store.session(session_id)
+        if session.finished:
+            return f"session {session.id} was finished ({session.finished})"
+        silent_s = self._store.silent_s(session)
+        # Without heartbeats a client may be one that submits its work and comes back for the results.
+        if session.beats and silent_s > self._limits.session_s:
+            return f"session {session.id} was silent for {silent_s:.0f} s (no heartbeat, no request for a result)"
+        return None
 
     def _saved(self, path: str) -> SavedCheckpoint:
         record = self._checkpoints.find_path(require_kind(path, "training"))

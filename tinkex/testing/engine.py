@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -230,20 +230,24 @@ class ScriptedEngine:
     def drop_loss(self, loss_id: str) -> None:
         """Forget what was never there."""
 
-    def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:
-        """Compute a loss that depends on the number of steps only."""
+    def forward_in_steps(
+        self, model_id: str, batch: ForwardBackwardInput, *, backward: bool
+    ) -> Generator[None, None, ForwardBackwardOutput]:
+        """Compute a loss that depends on the number of steps only, a datum at a time."""
         self._begin("forward_backward" if backward else "forward", model_id, len(batch.data))
         model = self._models[model_id]
         logprob = -2.0 / (1 + model.steps)
-        model.gradients += len(batch.data) if backward else 0
         loss = 0.0
         outputs: list[dict[str, TensorData]] = []
-        for datum in batch.data:
+        for number, datum in enumerate(batch.data):
+            if number:
+                yield
             target = datum.loss_fn_inputs["target_tokens"]
             weights = datum.loss_fn_inputs.get("weights")
             loss -= logprob * math.fsum(weights.data if weights else [1.0] * len(target))
             size = math.prod(target.full_shape)
             outputs.append({"logprobs": TensorData(data=[logprob] * size, dtype="float32", shape=target.full_shape)})
+        model.gradients += len(batch.data) if backward else 0
         return ForwardBackwardOutput(
             loss_fn_output_type="ScriptedLossReturn", loss_fn_outputs=outputs, metrics={"loss:sum": loss}
         )

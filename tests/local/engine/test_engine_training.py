@@ -16,6 +16,7 @@ pytest.importorskip("peft")
 pytestmark = pytest.mark.engine
 
 STEP = AdamParams(learning_rate=0.01)
+PROMPT = [256, 104, 105]
 
 
 def test_a_padded_batch_gives_what_each_datum_gives_alone(bench, data) -> None:
@@ -238,6 +239,97 @@ def test_a_failing_batch_leaves_the_model_as_it_was(bench, data, monkeypatch) ->
             bench.run(data([5, 6, 7]))
     assert torch.equal(bench.gradient(), before)
     assert torch.equal(bench.adapter().flat(), weights)
+
+
+def in_steps(steps, others):
+    """Run a generator to its end, and one of the others at each yield; return its value and the number of yields."""
+    number = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, number
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        if others:
+            others[number % len(others)]()
+        number += 1
+
+
+def company(bench, batch, ask):
+    """What else an engine may be asked for meanwhile: samples, training of another model, models coming and going."""
+    engine = bench.engine
+    return [
+        lambda: engine.sample("s", [ask(PROMPT, 2, max_tokens=4)]),
+        lambda: engine.forward("b", batch, backward=True),
+        lambda: engine.optim_step("b", STEP),
+        lambda: engine.create_model("c", bench.base_model, LoraConfig(rank=2, seed=1)),
+        lambda: engine.forward("c", batch, backward=False),
+        lambda: engine.drop_model("c"),
+    ]
+
+
+def trained(bench, batch, others):
+    """Everything that a batch and a step compute, with the others in between."""
+    engine, seen = bench.engine, []
+    for backward in (True, False):
+        output, yields = in_steps(engine.forward_in_steps("a", batch, backward=backward), others)
+        assert yields >= 6
+        seen.append((output, bench.gradient().clone()))
+    engine.optim_step("a", STEP)
+    return [*seen, (engine.forward("a", batch, backward=False), bench.adapter().flat())]
+
+
+@pytest.mark.parametrize("small", [0, 1 << 30], ids=["sampler-as-adapter", "sampler-in-the-weights"])
+@pytest.mark.parametrize("loss_fn", ["cross_entropy", "ppo"])
+def test_what_runs_between_the_steps_of_a_batch_does_not_change_it(
+    new_bench, data, ask, tmp_path, monkeypatch, loss_fn, small
+) -> None:
+    """Loss, logprobs, gradient and weights after the step are equal to the last bit."""
+    monkeypatch.setattr("tinkex.local.engine.bases.SMALL", small)
+    inputs = {name: (lambda chance: chance.gauss(-1, 1)) for name in ("logprobs", "advantages") if loss_fn == "ppo"}
+    lengths = [17, 2, 40, 9, 1, 33, 12, 38, 39, 35, 36]
+    batch = ForwardBackwardInput(data=data(lengths, **inputs), loss_fn=loss_fn)
+    results = []
+    for folder in ("alone", "disturbed"):
+        bench = new_bench(microbatch_tokens=40)
+        bench.create("a", seed=7)
+        bench.create("b", seed=8)
+        bench.sampler_of(tmp_path / folder, "b")
+        results.append(trained(bench, batch, company(bench, batch, ask) if folder == "disturbed" else []))
+    for (plain, expected), (output, value) in zip(*results, strict=True):
+        assert output == plain
+        assert torch.equal(value, expected)
+
+
+def test_a_batch_that_is_given_up_changes_nothing(bench, data) -> None:
+    """Whatever of it was computed, the gradient of the model is what it was before."""
+    bench.engine._microbatch_tokens = 8
+    bench.run(data([4]))
+    before = bench.gradient().clone()
+    batch = ForwardBackwardInput(data=data([5, 6, 7]), loss_fn="cross_entropy")
+    steps = bench.engine.forward_in_steps("a", batch, backward=True)
+    next(steps)
+    next(steps)
+    steps.close()
+    assert torch.equal(bench.gradient(), before)
+
+
+def test_a_batch_ends_with_its_model(bench, data) -> None:
+    """A model that was dropped between two steps, or replaced under its id, is not trained on."""
+    bench.engine._microbatch_tokens = 8
+    batch = ForwardBackwardInput(data=data([5, 6, 7]), loss_fn="cross_entropy")
+    for replaced in (False, True):
+        steps = bench.engine.forward_in_steps("a", batch, backward=True)
+        next(steps)
+        bench.engine.drop_model("a")
+        if replaced:
+            bench.create("a")
+        with pytest.raises(InvalidInputError, match="was dropped while"):
+            next(steps)
+        if not replaced:
+            bench.create("a")
+    assert bench.gradient() is None
 
 
 def test_a_model_gone_astray_is_named_as_such(bench, data) -> None:

@@ -140,7 +140,12 @@ def test_a_server_without_zstd_says_so(api, monkeypatch):
 def test_a_result_that_json_cannot_hold_reaches_those_who_ask_for_the_binary_form(api, engine, monkeypatch):
     """A loss of NaN is a result; to a client of JSON it is a failure that says why."""
     values = {"loss_fn_output_type": "scalar", "loss_fn_outputs": [], "metrics": {"loss:sum": math.nan}}
-    monkeypatch.setattr(engine, "forward", lambda *_, **__: ForwardBackwardOutput(**values))
+
+    def forward_in_steps(*_, **__):
+        yield
+        return ForwardBackwardOutput(**values)
+
+    monkeypatch.setattr(engine, "forward_in_steps", forward_in_steps)
     model = api.new_model()
     answer = send(api, ForwardBackwardRequest(model_id=model, seq_id=1, forward_backward_input=batch()))
     assert math.isnan(proto.decode_output(answer.content).metrics["loss:sum"])

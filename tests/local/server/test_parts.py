@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import os
 import threading
 
@@ -65,6 +66,98 @@ def test_lanes_take_turns(log):
         queue.put(job(log, "b", f"b{number}"))
     drain(queue)
     assert log[:4] == ["a0", "b0", "a1", "b1"]
+
+
+def steps(log, name, number, error=None):
+    """Make what a job in steps runs: it writes each step into a log, and its value is the name."""
+
+    def run():
+        for step in range(number):
+            if step:
+                yield
+            log.append(f"{name}.{step}")
+        if error is not None:
+            raise error
+        return name
+
+    return run
+
+
+@pytest.mark.parametrize("seq", [None, 0])
+def test_other_lanes_have_their_turns_between_the_steps_of_a_job(log, seq):
+    """And the next job of its own lane does not: it begins when the long one has ended."""
+    queue, outcomes = make_queue(), []
+    queue.put(Job(lane="a", run=steps(log, "long", 3), finish=outcomes.append, seq=seq))
+    queue.put(job(log, "a", "next", seq=seq if seq is None else 1))
+    queue.put(job(log, "b", "b0"))
+    queue.put(Job(lane="c", run=steps(log, "other", 2), finish=outcomes.append))
+    drain(queue)
+    assert log == ["long.0", "b0", "other.0", "long.1", "other.1", "long.2", "next"]
+    assert outcomes == ["other", "long"]
+
+
+def test_a_lane_that_gets_ready_meanwhile_comes_before_the_next_step(log):
+    """The lane of a long job goes to the end of the turns after each step, whatever it has queued behind it."""
+    queue = make_queue()
+
+    def run():
+        queue.put(job(log, "b", "b0"))
+        yield
+        log.append("end")
+
+    queue.put(Job(lane="a", run=run, finish=lambda _: None))
+    queue.put(job(log, "a", "next"))
+    drain(queue)
+    assert log == ["b0", "end", "next"]
+
+
+def test_a_step_that_raises_ends_its_job(log):
+    """The exception is the outcome, and the lane goes on."""
+    queue, outcomes, error = make_queue(), [], ValueError("broken")
+    queue.put(Job(lane="a", run=steps(log, "long", 2, error), finish=outcomes.append))
+    queue.put(job(log, "a", "next"))
+    drain(queue)
+    assert outcomes == [error]
+    assert log == ["long.0", "long.1", "next"]
+
+
+def test_a_job_between_two_steps_is_running(log):
+    """It says so, it cannot be taken back, what is behind it counts it, and it began with its first step."""
+    clock = Clock()
+    queue, seen = make_queue(clock=clock), []
+    long = Job(lane="a", run=steps(log, "long", 2), finish=lambda _: None)
+    behind = job(log, "a", "next")
+
+    def look():
+        clock.now = 5.0
+        seen.extend([queue.explain(long), queue.withdraw(long), queue.explain(behind)])
+
+    for one in (long, behind, Job(lane="b", run=look, finish=lambda _: None)):
+        queue.put(one)
+    drain(queue)
+    assert seen == ["running", False, "2 operations ahead"]
+    assert (long.began_at, behind.began_at) == (0.0, 5.0)
+
+
+def test_closing_between_two_steps_fails_the_job(log):
+    """Its generator is closed, and what else there is fails as well."""
+    queue, outcomes, long = make_queue(), [], steps(log, "long", 2)()
+    started, release = threading.Event(), threading.Event()
+
+    def hold():
+        started.set()
+        release.wait()
+
+    queue.put(Job(lane="a", run=lambda: long, finish=outcomes.append))
+    queue.put(Job(lane="b", run=hold, finish=lambda _: None))
+    queue.start()
+    assert started.wait(10)
+    assert not queue.close(0)
+    assert [type(outcome) for outcome in outcomes] == [LifecycleError]
+    assert inspect.getgeneratorstate(long) == inspect.GEN_CLOSED
+    release.set()
+    assert queue.close(10)
+    assert log == ["long.0"]
 
 
 def test_unnumbered_jobs_keep_their_order(log):

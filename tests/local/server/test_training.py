@@ -252,7 +252,9 @@ def test_models_of_silent_clients_make_room(serve, engine):
     first, second = api.model(silent), api.model(awake)
     body = {"session_id": awake, "model_seq_id": 1, "base_model": "tinkex/tiny-0.9m"}
     assert "2 models are live" in api.run("create_model", body)["error"]
-    now[0] = 400.0
+    for _ in range(400):
+        now[0] += 1
+        api.server._parts().service.store.tick()
     api.post("session_heartbeat", {"session_id": awake})
     third = api.model(awake, seq=2)
     assert "drop_model" in engine.operations(first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,9 +28,9 @@ class Engine(Protocol):
     """Trains and samples models, one call at a time.
 
     The server calls everything but ``check_*``, ``runs_*``, ``supported_models`` and ``model_data`` from one
-    thread. A method
-    that raises leaves the model as it was. ``InvalidInputError`` means that the request was at fault, and
-    ``RequestFailedError`` says in its ``category`` whose fault it was; any other exception is the engine's own failure.
+    thread. A method that raises leaves the model as it was. ``InvalidInputError`` means that the request was at fault,
+    and ``RequestFailedError`` says in its ``category`` whose fault it was; any other exception is the engine's own
+    failure.
     """
 
     @property
@@ -70,8 +70,17 @@ class Engine(Protocol):
         """Forget a loss; no error if it is unknown."""
         ...
 
-    def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:
-        """Check the batch, compute its loss, and with ``backward`` add its gradient to the model's."""
+    def forward_in_steps(
+        self, model_id: str, batch: ForwardBackwardInput, *, backward: bool
+    ) -> Generator[None, None, ForwardBackwardOutput]:
+        """Check the batch, compute its loss, and with ``backward`` add its gradient to the model's.
+
+        The server may call other methods where this yields, of the same model only ``drop_model``, and it may close
+        this there. None of it changes what comes out; nothing of the model changes before the end.
+
+        Returns:
+            The output, as the generator's value.
+        """
         ...
 
     def optim_step(self, model_id: str, params: AdamParams) -> OptimStepResponse:

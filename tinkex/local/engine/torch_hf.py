@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -181,19 +181,39 @@ class TorchEngine:
         self._losses.pop(loss_id, None)
 
     def forward(self, model_id: str, batch: ForwardBackwardInput, *, backward: bool) -> ForwardBackwardOutput:
-        """Compute the loss, and with ``backward`` add its gradient to the model's.
+        """Run ``forward_in_steps`` to its end."""
+        steps = self.forward_in_steps(model_id, batch, backward=backward)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                output: ForwardBackwardOutput = end.value
+                return output
 
-        Metrics are ``loss:sum`` and ``num_tokens:sum`` (tokens read), and those of a client's own loss.
+    def forward_in_steps(
+        self, model_id: str, batch: ForwardBackwardInput, *, backward: bool
+    ) -> Generator[None, None, ForwardBackwardOutput]:
+        """Compute the loss, and with ``backward`` add its gradient to the model's; yield between micro-batches.
+
+        The gradient is added at the end: a batch that is given up before changes nothing. Metrics are ``loss:sum`` and
+        ``num_tokens:sum`` (tokens read), and those of a client's own loss.
 
         Raises:
-            InvalidInputError: The batch can never run.
+            InvalidInputError: The batch can never run, or the model was dropped meanwhile.
             RequestFailedError: A loss or the gradient is not finite, or a client's own loss fails; category ``user``.
         """
         model, own = self._model(model_id), self._own_loss(batch)
         checks.check_batch(model.base.limits, batch, own)
-        model.base.activate(model.adapter)
+
+        def prepare() -> None:
+            if self._models.get(model_id) is not model:
+                raise InvalidInputError(f"model {model_id!r} was dropped while this batch ran", field="model_id")
+            model.base.activate(model.adapter)
+
         parameters = list(model.adapter.parameters.values()) if backward else []
-        output, gradient = training.forward(model.base, batch, self._limit(model.base), parameters, own)
+        output, gradient = yield from training.forward(
+            model.base, batch, self._limit(model.base), parameters, own, prepare
+        )
         if gradient is not None:
             model.gradient = gradient if model.gradient is None else model.gradient + gradient
         return output

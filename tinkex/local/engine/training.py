@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,29 @@ from tinkex.types import Datum, ForwardBackwardInput, ForwardBackwardOutput, Ten
 
 __all__ = ["forward", "microbatches"]
 
+_Result = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+"""Logprobs and elements of the loss of a datum."""
+
 
 def forward(
     base: BaseModel,
     batch: ForwardBackwardInput,
     limit: int,
     parameters: Sequence[torch.Tensor],
-    own: GraphLoss | None = None,
-) -> tuple[ForwardBackwardOutput, torch.Tensor | None]:
-    """Compute the loss of a batch under the active adapter, and its gradient.
+    own: GraphLoss | None,
+    prepare: Callable[[], None],
+) -> Generator[None, None, tuple[ForwardBackwardOutput, torch.Tensor | None]]:
+    """Compute the loss of a batch and its gradient; yield between micro-batches.
+
+    The model may be used for something else in between: no context of torch is open where this yields.
 
     Args:
-        base: The model, with the adapter active.
+        base: The model.
         batch: The data, checked before.
         limit: Most tokens of a micro-batch, padding included; a longer datum is alone in its own.
         parameters: What to differentiate by; empty for the loss alone.
-        own: The client's loss, for a batch of the loss ``custom``.
+        own: The client's loss, for a batch of the loss ``custom``; else None.
+        prepare: Called before each micro-batch; activates the adapter.
 
     Returns:
         The output in the order of the data, and the gradient as one flat vector, None without ``parameters``.
@@ -42,16 +49,15 @@ def forward(
     """
     objective = objective_of(batch, own)
     rows = [_to_row(index, datum, objective) for index, datum in enumerate(batch.data)]
-    results: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+    results: dict[int, _Result] = {}
     gradient: torch.Tensor | None = None
-    for part in microbatches(rows, limit):
-        with torch.inference_mode(not parameters):
-            logprobs = _logprobs(base, part)
-            elements, sizes = objective.elements(part, logprobs)
-            results.update(_split(part, logprobs, elements, sizes, batch.loss_fn))
-        if parameters:
-            share = _gradient(elements.sum(), parameters)
-            gradient = share if gradient is None else gradient + share
+    for number, part in enumerate(microbatches(rows, limit)):
+        if number:
+            yield
+        prepare()
+        found, share = _step(base, objective, part, parameters, batch.loss_fn)
+        results.update(found)
+        gradient = share if gradient is None or share is None else gradient + share
     if gradient is not None and not bool(gradient.isfinite().all()):
         raise _failure("the gradient is not finite", "Look for very large weights or advantages")
     return _output(objective, batch.loss_fn, rows, results), gradient
@@ -68,6 +74,21 @@ def microbatches(rows: Sequence[Row], limit: int) -> Iterator[list[Row]]:
         part.append(row)
     if part:
         yield part
+
+
+def _step(
+    base: BaseModel,
+    objective: Objective,
+    part: Sequence[Row],
+    parameters: Sequence[torch.Tensor],
+    loss_fn: str,
+) -> tuple[dict[int, _Result], torch.Tensor | None]:
+    """Return the results of a micro-batch by the place of their datum, and its gradient."""
+    with torch.inference_mode(not parameters):
+        logprobs = _logprobs(base, part)
+        elements, sizes = objective.elements(part, logprobs)
+        results = dict(_split(part, logprobs, elements, sizes, loss_fn))
+    return results, _gradient(elements.sum(), parameters) if parameters else None
 
 
 def _to_row(index: int, datum: Datum, objective: Objective) -> Row:
@@ -99,7 +120,7 @@ def _logprobs(base: BaseModel, part: Sequence[Row]) -> torch.Tensor:
 
 def _split(
     part: Sequence[Row], logprobs: torch.Tensor, elements: torch.Tensor, sizes: Sequence[int], loss_fn: str
-) -> Iterator[tuple[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]]:
+) -> Iterator[tuple[int, _Result]]:
     """Cut packed results into those of each datum, and look for the first that is not finite."""
     ends = np.cumsum([len(row.tokens) for row in part])[:-1]
     of_logprobs = np.split(logprobs.detach().cpu().numpy(), ends)
@@ -132,7 +153,7 @@ def _output(
     objective: Objective,
     loss_fn: str,
     rows: Sequence[Row],
-    results: Mapping[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    results: Mapping[int, _Result],
 ) -> ForwardBackwardOutput:
     outputs = []
     for row in rows:
