@@ -1,4 +1,4 @@
-"""The cookbook's trainers as programs of their own, on the embedded server."""
+"""The cookbook's trainers as programs of their own, on the embedded server, and where its tests are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 # The cookbook has an environment of its own in tox.ini; elsewhere there is nothing to test.
-collect_ignore = [] if importlib.util.find_spec("tinker_cookbook") else ["test_trainers.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("tinker_cookbook") else ["test_*.py"]
 
 
 @attrs.frozen
@@ -32,6 +32,12 @@ class Run:
     checkpoints: list[dict]
     official: list[str]
     is_ours: bool
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """The cookbook's source distribution: tox fetches it, because the wheel has neither tests nor tutorials."""
+    return Path(os.environ["COOKBOOK_SOURCES"])
 
 
 def _lines(path: Path) -> list[dict]:
