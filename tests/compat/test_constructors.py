@@ -96,6 +96,15 @@ def test_a_sequence_is_made_of_arrays_by_position(tinker) -> None:
         tinker.SampledSequence("stop", "s", None, logits=3)
 
 
+def test_fakes_give_lists_by_the_private_names_of_the_sdk(tinker) -> None:
+    """They stand beside the arrays there; whichever is given counts."""
+    by_lists = {"_tokens_list": [1, 2], "_logprobs_list": [-0.5, -1.0], "tokens_np": None}
+    made = tinker.SampledSequence("stop", "s", **by_lists)
+    assert (made.tokens, made.logprobs) == ([1, 2], [-0.5, -1.0])
+    assert tinker.SampledSequence("stop", "s", np.array([1, 2]), _tokens_list=None).tokens == [1, 2]
+    assert tinker.SampleResponse([made], _prompt_logprobs_list=[None, -1.0]).prompt_logprobs == [None, -1.0]
+
+
 def test_results_are_made_by_position(tinker) -> None:
     """As fakes in tests of programs do."""
     output = tinker.ForwardBackwardOutput("x", [], {"loss:sum": 1.0})

@@ -38,6 +38,10 @@ _POSITIONS = {
 """The arguments by position of what is a dataclass in the official SDK."""
 
 
+def _as_it_is(values: Any) -> Any:
+    return values
+
+
 def _or_none(values: Any) -> Any:
     return None if values is None else [None if math.isnan(value) else value for value in values]
 
@@ -54,11 +58,17 @@ _OTHER_NAMES: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "SampleResponse": {
         "prompt_logprobs_np": ("prompt_logprobs", _or_none),
         "topk_prompt_logprobs_np": ("topk_prompt_logprobs", _rows),
+        "_prompt_logprobs_list": ("prompt_logprobs", _as_it_is),
+        "_topk_prompt_logprobs_list": ("topk_prompt_logprobs", _as_it_is),
     },
     "SampledSequence": {
         "tokens_np": ("tokens", lambda tokens: [] if tokens is None else tokens),
-        "logprobs_np": ("logprobs", lambda logprobs: logprobs),
+        "logprobs_np": ("logprobs", _as_it_is),
         "topk_logprobs_np": ("topk_logprobs", _rows),
+        # Private there, and given by name in tests of programs.
+        "_tokens_list": ("tokens", _as_it_is),
+        "_logprobs_list": ("logprobs", _as_it_is),
+        "_topk_logprobs_list": ("topk_logprobs", _as_it_is),
     },
 }
 """Arguments of the official SDK that are arrays, with our name and what makes lists of them."""
@@ -76,8 +86,8 @@ def _value_arguments(cls: type[Any], args: tuple[Any, ...], given: dict[str, Any
         raise TypeError(f"{name}() takes {len(positions)} arguments by position, got {len(args)}")
     given = {**dict(zip(positions, args, strict=False)), **given}
     for theirs, (ours, convert) in _OTHER_NAMES.get(name, {}).items():
-        if theirs in given:
-            given[ours] = convert(given.pop(theirs))
+        if theirs in given and ((value := given.pop(theirs)) is not None or ours not in given):
+            given[ours] = convert(value)
     unknown = [key for key in given if key not in known]
     if unknown and not positions:
         _ignore(name, unknown)
