@@ -239,7 +239,6 @@ PermissionDeniedError: message response body
 PromptAltTokens: tokens logprobs
 PromptProvenanceSpan: * sequence_id offset= length
 RateLimitError: message response body
-RequestErrorCategory: value names= * module= qualname= type= start= boundary=
 RequestFailedError: message request_id category
 RequestFailedResponse: * error category
 RestClient: * base_url= api_key=
